@@ -1,0 +1,42 @@
+# Every target prepares what it needs: a .venv with the locked dependencies, made once.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test check format lint types lock lock-check serve clean
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/batch-jobs run --file examples/external_loss.csv --task summarize --data-case external_loss --mode batch --sandbox --yes
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+check: format lint types lock-check test
+
+format: $(READY)
+	$(BIN)/ruff format --check .
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+lock: $(READY)
+	$(BIN)/python scripts/lock.py
+
+lock-check: $(READY)
+	$(BIN)/python scripts/lock.py --check
+
+serve: $(READY)
+	$(BIN)/batch-jobs serve
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache

@@ -1,0 +1,309 @@
+"""config.json as typed, strict settings: unknown keys are errors, every value can be overridden by environment.
+
+Precedence: `BATCH_JOBS__SECTION__KEY` > config.json > the defaults here. A provider's base_url that neither
+gives comes from its SDK's own variable (`OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GOOGLE_GEMINI_BASE_URL`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from batch_jobs.errors import ConfigError, UnknownName
+from batch_jobs.models import Dialect, Mode, Price
+
+ENV_PREFIX = "BATCH_JOBS__"
+BASE_URL_VARIABLES = {
+    Dialect.OPENAI: "OPENAI_BASE_URL",
+    Dialect.ANTHROPIC: "ANTHROPIC_BASE_URL",
+    Dialect.GEMINI: "GOOGLE_GEMINI_BASE_URL",
+}
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\.py$")]
+
+
+T = TypeVar("T")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataCase(_Strict):
+    """One kind of input table of a task."""
+
+    description: str
+    mandatory_columns: dict[str, str] = Field(min_length=1)
+    identity_columns: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns whose values name a row's folder in the store."""
+        return self.identity_columns or tuple(self.mandatory_columns)
+
+
+class Task(_Strict):
+    """One kind of work: what is asked of the model, and which columns its answer becomes."""
+
+    description: str
+    prompt: FileName
+    output_columns: dict[str, str] = Field(min_length=1)
+    data_cases: dict[Name, DataCase] = Field(min_length=1)
+    expected_output_tokens: int = Field(default=120, gt=0)
+
+
+class PriceEntry(_Strict):
+    """USD per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float = Field(ge=0)
+
+    def as_price(self) -> Price:
+        """As the plain value the rest of the product counts with."""
+        return Price(self.input, self.output, self.cached)
+
+
+class ModelEntry(_Strict):
+    """What one model costs, who says so and since when; and what it refuses."""
+
+    standard: PriceEntry
+    batch: PriceEntry
+    source: str
+    date: date
+    refuses: tuple[str, ...] = ()
+
+
+class ParameterEntry(_Strict):
+    """Model parameters in our words; null is not sent."""
+
+    max_output_tokens: int = Field(default=1024, gt=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    reasoning_effort: str | None = None
+
+
+class ProviderLimits(_Strict):
+    """Limits of one provider batch; where left out, the provider's published ones hold."""
+
+    max_requests: int | None = Field(default=None, gt=0)
+    max_bytes: int | None = Field(default=None, gt=0)
+
+
+class ProviderEntry(_Strict):
+    """One way to a model: a provider, or any server that speaks a provider's dialect."""
+
+    dialect: Dialect
+    base_url: str | None = None
+    api_key_env: str
+    endpoint: str | None = None
+    model: str = Field(min_length=1)
+    models: dict[str, ModelEntry] = Field(default_factory=dict)
+    parameters: ParameterEntry = ParameterEntry()
+    limits: ProviderLimits = ProviderLimits()
+    timeout_seconds: float = Field(default=600, gt=0)
+
+    @model_validator(mode="after")
+    def _endpoint_fits_dialect(self) -> ProviderEntry:
+        allowed = ("/v1/chat/completions", "/v1/responses") if self.dialect is Dialect.OPENAI else ()
+        if self.endpoint is not None and self.endpoint not in allowed:
+            fits = f"use one of {', '.join(allowed)}" if allowed else "leave it out for this dialect"
+            raise ValueError(f'endpoint "{self.endpoint}" does not exist for dialect {self.dialect}: {fits}')
+        return self
+
+
+class Defaults(_Strict):
+    """What is used where the user does not say."""
+
+    provider: str = "openai"
+    mode: Mode = Mode.AUTO
+    concurrent_below_items: int = Field(default=200, ge=0)
+
+
+class Polling(_Strict):
+    """Bounds of the adaptive poll interval."""
+
+    min_seconds: float = Field(default=2, gt=0)
+    max_seconds: float = Field(default=300, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Polling:
+        if self.max_seconds < self.min_seconds:
+            raise ValueError("max_seconds is below min_seconds")
+        return self
+
+
+class Submission(_Strict):
+    """How long an unknown outcome of a create is waited out before it is sent again."""
+
+    quarantine_seconds: float = Field(default=900, ge=0)
+
+
+class Rounds(_Strict):
+    """How many passes are made over the items that still need an answer."""
+
+    max: int = Field(default=3, ge=1, le=20)
+
+
+class Concurrent(_Strict):
+    """The thread pool of single calls."""
+
+    max_workers: int = Field(default=20, ge=1, le=1000)
+    attempts: int = Field(default=3, ge=1, le=20)
+    min_wait_seconds: float = Field(default=4, ge=0)
+    max_wait_seconds: float = Field(default=10, ge=0)
+
+
+class Intake(_Strict):
+    """What is taken in at most."""
+
+    max_bytes: int = Field(default=2_000_000_000, gt=0)
+    max_rows: int = Field(default=1_000_000, gt=0)
+    max_columns: int = Field(default=1_000, gt=0)
+    max_cell_chars: int = Field(default=200_000, gt=0)
+
+
+class Paths(_Strict):
+    """Folders below the root."""
+
+    batch_input: str = "batch_input"
+    batch_output: str = "batch_output"
+    store: str = "store"
+
+
+class Settings(BaseSettings):
+    """The whole of config.json, overlaid by the environment."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    tasks: dict[Name, Task] = Field(min_length=1)
+    providers: dict[Name, ProviderEntry] = Field(min_length=1)
+    defaults: Defaults = Defaults()
+    polling: Polling = Polling()
+    submission: Submission = Submission()
+    rounds: Rounds = Rounds()
+    concurrent: Concurrent = Concurrent()
+    intake: Intake = Intake()
+    paths: Paths = Paths()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment above the file, nothing else."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _default_provider_exists(self) -> Settings:
+        if self.defaults.provider not in self.providers:
+            raise ValueError(
+                f'defaults.provider "{self.defaults.provider}" is not among providers: {", ".join(self.providers)}'
+            )
+        return self
+
+
+def load_settings(path: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and check config.json.
+
+    Args:
+        path: the file.
+        environ: only looked at for names that can't be right; values are read by pydantic-settings.
+
+    Raises:
+        ConfigError: the file is missing, is no JSON, or holds a wrong key or value; says where.
+    """
+    _check_variable_names(os.environ if environ is None else environ)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: there is no config.json here. Give --config PATH, or make a project with: batch-jobs init DIR"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must hold one JSON object")
+    try:
+        return Settings(**raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _check_variable_names(environ: Mapping[str, str]) -> None:
+    for name in environ:
+        if name.upper().startswith(ENV_PREFIX):
+            section = name[len(ENV_PREFIX) :].split("__")[0].lower()
+            if section not in Settings.model_fields:
+                near = nearest(section, Settings.model_fields)
+                raise ConfigError(f'environment variable {name}: there is no section "{section}"{near}')
+
+
+def _explain(error: ValidationError) -> str:
+    """Every problem of a config file, one a line, each with its key and, for unknown keys, the nearest valid one."""
+    problems = []
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+        if detail["type"] == "extra_forbidden":
+            key = str(detail["loc"][-1])
+            problems.append(f'unknown key "{place}"{nearest(key, _keys_at(detail["loc"][:-1]))}')
+        else:
+            text = detail["msg"].removeprefix("Value error, ")
+            problems.append(f"{place}: {text}" if place else text)
+    return "; ".join(problems)
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> Iterable[str]:
+    """The valid keys of the section at `loc`, for near names."""
+    model: Any = Settings
+    for part in loc:
+        fields = getattr(model, "model_fields", None)
+        if fields is None:
+            return ()
+        if part in fields:
+            annotation = fields[part].annotation
+            arguments = getattr(annotation, "__args__", ())
+            model = arguments[-1] if arguments else annotation
+    return getattr(model, "model_fields", {}).keys()
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean "x"?` for the nearest valid name, or the empty string."""
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def pick(kind: str, name: str, valid: Mapping[str, T]) -> T:
+    """Look a name up, answering a typo with the nearest valid name.
+
+    Args:
+        kind: what it is a name of, for the message (`task`, `data case`).
+        name: as the user gave it.
+        valid: what there is.
+
+    Raises:
+        UnknownName: not there; lists what is.
+    """
+    if name in valid:
+        return valid[name]
+    raise UnknownName(f'there is no {kind} "{name}"{nearest(name, valid)} (there is: {", ".join(valid)})')

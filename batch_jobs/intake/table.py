@@ -1,0 +1,98 @@
+"""What an uploaded table is to the rest of the product, whatever file format it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+
+class FileKind(StrEnum):
+    """The two families of table files."""
+
+    TEXT = "text"  # csv, tsv, psv
+    XLSX = "xlsx"
+
+
+@dataclass(frozen=True, slots=True)
+class TableFormat:
+    r"""How the upload is written: detected once at intake, kept with the job, used to write the output alike.
+
+    Attributes:
+        kind: text or xlsx.
+        encoding: Python codec name without BOM (`utf-8`, `utf-16-le`, `utf-16-be`, `cp1252`); text only.
+        bom: the file starts with a byte order mark; text only.
+        delimiter: one character; text only.
+        line_end: of the header line: `\r\n`, `\n` or `\r`; text only.
+        quote_all: every header cell is quoted, so ours are too; text only.
+        sheet: name of the worksheet that holds the table; xlsx only.
+    """
+
+    kind: FileKind
+    encoding: str = "utf-8"
+    bom: bool = False
+    delimiter: str = ","
+    line_end: str = "\n"
+    quote_all: bool = False
+    sheet: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, for the ledger."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TableFormat:
+        """The inverse of `to_json`."""
+        return cls(**{**values, "kind": FileKind(values["kind"])})
+
+    def describe(self) -> str:
+        """For the plan: `sheet "Q3"`, or `utf-8, comma`."""
+        if self.kind is FileKind.XLSX:
+            return f'sheet "{self.sheet}"'
+        names = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+        return f"{self.encoding}{' with BOM' if self.bom else ''}, {names.get(self.delimiter, repr(self.delimiter))}"
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """Upper bounds of a table.
+
+    Attributes:
+        max_bytes: of the uploaded file.
+        max_rows: data rows.
+        max_columns: columns.
+        max_cell_chars: characters of one cell.
+    """
+
+    max_bytes: int
+    max_rows: int
+    max_columns: int
+    max_cell_chars: int
+
+
+class Row(NamedTuple):
+    """One data row.
+
+    Attributes:
+        number: as the spreadsheet shows it (header = 1), blank rows counted.
+        cells: text, exactly as written, one per column.
+    """
+
+    number: int
+    cells: tuple[str, ...]
+
+
+class Table(Protocol):
+    """An opened, recognised table. Blank rows (every cell empty) are no rows: skipped, but counted in numbers."""
+
+    format: TableFormat
+    columns: tuple[str, ...]
+
+    def rows(self) -> Iterator[Row]:
+        """Stream the data rows in file order, in constant memory; may be called again for a second pass.
+
+        Raises:
+            FileRefused: at the first part of the file that can't be read without guessing.
+        """
+        ...
