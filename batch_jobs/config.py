@@ -103,7 +103,7 @@ class ProviderEntry(_Strict):
 
     dialect: Dialect
     base_url: str | None = None
-    api_key_env: str
+    api_key_env: str | None = None
     endpoint: str | None = None
     model: str = Field(min_length=1)
     models: dict[str, ModelEntry] = Field(default_factory=dict)

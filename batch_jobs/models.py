@@ -10,6 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+SHEET_ROW = "__sheet_row__"
+"""The snapshot's own column: a row's number as the spreadsheet shows it (header = 1)."""
+
 
 class Mode(StrEnum):
     """How the items of a job are answered."""

@@ -1,0 +1,65 @@
+"""Poll and fetch: ask how a provider's batch stands, and once it has ended bring its raw results onto our disk."""
+
+from __future__ import annotations
+
+from batch_jobs.lifecycle.run import Run
+from batch_jobs.lifecycle.submit import cancel_doubles
+from batch_jobs.models import BatchState, BatchView, EventName, ShardState
+from batch_jobs.storage import events, shards
+from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.shards import Shard
+
+
+def poll_shard(run: Run, job: Job, shard: Shard) -> Shard:
+    """Ask for a submitted shard's batch; ended in any way, it moves to `ended`.
+
+    Raises:
+        ProviderError: no answer; the shard stays as it is.
+    """
+    assert shard.batch_id is not None
+    if shard.was_unknown:
+        cancel_doubles(run, job, shard)
+    view = run.project.provider(job).check(shard.batch_id)
+    values = {
+        "provider_state": view.provider_state,
+        "finished": min(view.counts.finished, shard.requests),
+        "problems": [{"code": p.code, "message": p.message, "line": p.line} for p in view.problems] or None,
+    }
+    with run.write() as connection:
+        if not view.state.terminal:
+            return shards.change(connection, shard, **values)
+        shard = shards.move(connection, shard, ShardState.ENDED, ended_at=run.project.clock(), **values)
+        events.add(connection, job.task_id, EventName.SHARD_ENDED, _seen(shard, view))
+    return shard
+
+
+def fetch_shard(run: Run, job: Job, shard: Shard) -> Shard:
+    """Download every raw result file of an ended batch; files that are there already are fetched anew, whole.
+
+    Raises:
+        ProviderError: the download failed or was cut short; the shard stays as it is.
+    """
+    assert shard.batch_id is not None
+    folder = run.project.workspace.raw_results(job.task_id, shard.round, shard.shard)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = run.project.provider(job).fetch(shard.batch_id, folder)
+    with run.write() as connection:
+        shard = shards.move(connection, shard, ShardState.FETCHED)
+        data = {"shard_key": shard.shard_key, "files": [path.name for path in files]}
+        events.add(connection, job.task_id, EventName.SHARD_FETCHED, data)
+    return shard
+
+
+def batch_state_of(shard: Shard) -> BatchState:
+    """How the shard's batch ended, from the provider's word that was kept."""
+    word = (shard.provider_state or "").lower()
+    for state in (BatchState.EXPIRED, BatchState.CANCELLED, BatchState.FAILED):
+        if state.value in word or (state is BatchState.CANCELLED and "cancel" in word):
+            return state
+    return BatchState.COMPLETED
+
+
+def _seen(shard: Shard, view: BatchView) -> dict[str, object]:
+    counts = {"total": view.counts.total, "succeeded": view.counts.succeeded, "failed": view.counts.failed}
+    problems = [problem.code for problem in view.problems]
+    return {"shard_key": shard.shard_key, "state": view.provider_state, "counts": counts, "problems": problems}

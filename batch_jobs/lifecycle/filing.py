@@ -1,0 +1,82 @@
+"""Files answers into the folder store, for people to browse: a projection, at any time made again from the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.render.items import Place, read_places
+from batch_jobs.storage import items
+from batch_jobs.storage.call_cache import Answer
+from batch_jobs.storage.folders import Filed, FolderStore
+from batch_jobs.storage.jobs import Job
+
+CHUNK = 1_000
+
+
+def file_answers(project: Project, job: Job, chosen: list[int] | None, *, known_only: bool = False) -> int:
+    """File the answers of succeeded items under every identity they serve.
+
+    Args:
+        project: the project.
+        job: a planned job.
+        chosen: item numbers, None for all of the job.
+        known_only: only items that were answered before this job.
+
+    Returns:
+        Results filed.
+    """
+    places = read_places(project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id), chosen)
+    return FolderStore(project.workspace.store, job.data_case).file(_filed(project, job, places, known_only))
+
+
+def _filed(project: Project, job: Job, places: Iterable[Place], known_only: bool) -> Iterator[Filed]:
+    source = iter(places)
+    while chunk := list(islice(source, CHUNK)):
+        with project.ledger.read() as connection:
+            records = items.some(connection, job.task_id, sorted({place.item for place in chunk}))
+        answers = project.cache.get(list({place.fingerprint for place in chunk}))
+        for place in chunk:
+            record, answer = records[place.item], answers.get(place.fingerprint)
+            if answer is not None and (record.known or not known_only):
+                yield _result(job, place, answer)
+
+
+def _result(job: Job, place: Place, answer: Answer) -> Filed:
+    name = f"{job.task}.{place.fingerprint.hex()[:8]}" if place.alternate else job.task
+    return Filed(place.identity, name, result_document(answer), place.details)
+
+
+def result_document(answer: Answer) -> dict[str, Any]:
+    """What stands in `ai_results/<task>.json`."""
+    return {
+        "answer": orjson.loads(answer.answer),
+        "provider": answer.provider,
+        "model": answer.model,
+        "simulated": answer.simulated,
+        "tokens": {
+            "input": answer.input_tokens,
+            "cached": answer.cached_tokens,
+            "output": answer.output_tokens,
+        },
+        "cost_usd": answer.cost_usd,
+        "answered_at": datetime.fromtimestamp(answer.at, UTC).isoformat(timespec="seconds"),
+        "fingerprint": answer.fingerprint.hex(),
+        "task_id": answer.task_id,
+    }
+
+
+def expect_folders(project: Project, job: Job) -> int:
+    """Make `to_process/<identity>` for every identity that waits for an answer."""
+    with project.ledger.read() as connection:
+        waiting = items.open_items(connection, job.task_id)
+    if not waiting:
+        return 0
+    places = read_places(project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id), waiting)
+    rows = ((place.identity, place.details) for place in places if not place.alternate)
+    return FolderStore(project.workspace.store, job.data_case).expect(rows, job.task)

@@ -1,0 +1,182 @@
+"""Plan: render every row, find equal requests, find known answers, count what it will take; nothing is sent.
+
+The plan's figures are what the user is shown before the word to send is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batch_jobs.config import pick
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.run import Progress, Run
+from batch_jobs.models import Dialect, EventName, Mode, Phase
+from batch_jobs.render.bodies import cut
+from batch_jobs.render.items import figures, first_errors, join_items, read_items
+from batch_jobs.render.pool import render_all
+from batch_jobs.render.prompts import load_prompt, schema_of
+from batch_jobs.render.spec import RenderSpec, schema_sha256
+from batch_jobs.storage import calls, events, items, jobs
+from batch_jobs.storage.files import copy_file
+from batch_jobs.storage.jobs import Job
+
+BYTES_PER_TOKEN = 4
+LINE_OVERHEAD_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFigures:
+    """What a job will take.
+
+    Attributes:
+        items: distinct requests.
+        known: of these, answered before.
+        failed_rows: rows whose prompt could not be rendered.
+        first_errors: the first of them: (row as the spreadsheet shows it, why).
+        input_tokens: estimate for all that is to send, a token per 4 bytes.
+        output_tokens: estimate, from earlier calls of the model or else the task's config.
+        batch_usd: estimate by batch; None when config.json has no price for the model.
+        concurrent_usd: estimate by single calls.
+        why: why this mode was picked.
+    """
+
+    rows: int
+    items: int
+    known: int
+    failed_rows: int
+    first_errors: list[tuple[int, str]]
+    shards: int
+    input_tokens: int
+    output_tokens: int
+    batch_usd: float | None
+    concurrent_usd: float | None
+    mode: Mode
+    why: str
+
+    @property
+    def to_send(self) -> int:
+        """Items that need a call."""
+        return self.items - self.known
+
+
+def plan_of(job: Job) -> PlanFigures:
+    """A planned job's figures."""
+    assert job.plan is not None
+    values: dict[str, Any] = {name: job.plan[name] for name in PlanFigures.__slots__}
+    values["first_errors"] = [tuple(entry) for entry in values["first_errors"]]
+    return PlanFigures(**{**values, "mode": Mode(values["mode"])})
+
+
+def plan_job(run: Run, job: Job) -> None:
+    """RECEIVED to PLANNED. May be run again after a crash: finished files are kept, the commit is one."""
+    project = run.project
+    spec = render_spec(project, job)
+    _keep_prompt(project, job, spec)
+    prompt = load_prompt(spec.prompt_folder, spec.prompt_file)
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        run.notify(Progress(job.task_id, "rendering", done, job.rows))
+
+    render_all(spec, count)
+    join_items(spec.plan)
+    chosen = _figures(project, job, spec)
+    with run.write() as connection:
+        items.add_all(connection, job.task_id, _with_known(project, spec))
+        jobs.move(
+            connection,
+            job,
+            Phase.PLANNED,
+            plan=asdict(chosen),
+            mode=chosen.mode,
+            prompt_sha256=prompt.sha256,
+            schema_sha256=schema_sha256(schema_of(prompt.output_model)),
+        )
+        events.add(connection, job.task_id, EventName.JOB_PLANNED, {"items": chosen.items, "known": chosen.known})
+
+
+def render_spec(project: Project, job: Job) -> RenderSpec:
+    """What the render workers need for a job."""
+    task = pick("task", job.task, project.settings.tasks)
+    data_case = pick("data case", job.data_case, task.data_cases)
+    return RenderSpec(
+        snapshot=project.workspace.snapshot(job.task_id),
+        plan=project.workspace.plan(job.task_id),
+        prompt_folder=project.workspace.prompt(job.task_id, task.prompt).parent,
+        prompt_file=task.prompt,
+        task_description=task.description,
+        data_case=job.data_case,
+        data_case_description=data_case.description,
+        mandatory_columns=dict(data_case.mandatory_columns),
+        identity_columns=data_case.identity,
+        realm=project.realm(job.provider),
+        dialect=Dialect(job.dialect),
+        endpoint=job.endpoint,
+        model=job.model,
+        parameters=job.parameters,
+    )
+
+
+def _keep_prompt(project: Project, job: Job, spec: RenderSpec) -> None:
+    """Keep the prompt module as it is now: this job's rows and answers are read with it to the end."""
+    kept = project.workspace.prompt(job.task_id, spec.prompt_file)
+    if not kept.exists():
+        copy_file(project.prompt_lib / spec.prompt_file, kept)
+
+
+def _with_known(project: Project, spec: RenderSpec) -> Iterator[tuple[int, bytes, bool]]:
+    known = project.cache.known(item.fingerprint for item in read_items(spec.plan))
+    for item, there in zip(read_items(spec.plan), known, strict=True):
+        yield item.item, item.fingerprint, there
+
+
+def _figures(project: Project, job: Job, spec: RenderSpec) -> PlanFigures:
+    failed, total = figures(spec.plan)
+    known = body_bytes = 0
+    sizes: list[int] = []
+    for (_, _, there), item in zip(_with_known(project, spec), read_items(spec.plan), strict=True):
+        known += there
+        if not there:
+            body_bytes += item.length
+            sizes.append(item.length + LINE_OVERHEAD_BYTES)
+    limits = project.limits(job.provider)
+    to_send = total - known
+    with project.ledger.read() as connection:
+        typical = calls.typical_output_tokens(connection, job.model)
+    output_tokens = int(to_send * (typical or project.settings.tasks[job.task].expected_output_tokens))
+    mode, why = choose_mode(job.mode, to_send, project.settings.defaults.concurrent_below_items)
+    input_tokens = body_bytes // BYTES_PER_TOKEN
+    return PlanFigures(
+        rows=job.rows,
+        items=total,
+        known=known,
+        failed_rows=failed,
+        first_errors=first_errors(spec.plan) if failed else [],
+        shards=sum(1 for _ in cut(sizes, limits.max_requests, limits.max_bytes)),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        batch_usd=_cost(project, job, Mode.BATCH, input_tokens, output_tokens),
+        concurrent_usd=_cost(project, job, Mode.CONCURRENT, input_tokens, output_tokens),
+        mode=mode,
+        why=why,
+    )
+
+
+def _cost(project: Project, job: Job, mode: Mode, input_tokens: int, output_tokens: int) -> float | None:
+    price = project.price(job.provider, job.model, mode)
+    if price is None:
+        return None
+    return (input_tokens * price.input + output_tokens * price.output) / calls.PER_MILLION
+
+
+def choose_mode(asked: Mode, to_send: int, concurrent_below_items: int) -> tuple[Mode, str]:
+    """Pick the mode, and say why."""
+    if asked is not Mode.AUTO:
+        return asked, "as asked"
+    if to_send < concurrent_below_items:
+        return Mode.CONCURRENT, f"fewer than {concurrent_below_items:,} items to send: answered at once"
+    return Mode.BATCH, f"{concurrent_below_items:,} items or more to send: half the price by batch"

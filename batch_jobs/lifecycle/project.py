@@ -1,0 +1,193 @@
+"""One opened project: its settings, its store and its way to the providers. Built once, passed down.
+
+No step keeps state of its own: what one leaves, the next reads from here by task_id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batch_jobs.config import BASE_URL_VARIABLES, ProviderEntry, Settings, load_settings, pick
+from batch_jobs.errors import ConfigError, KeyMissing
+from batch_jobs.models import Dialect, Mode, Price
+from batch_jobs.storage.call_cache import CallCache
+from batch_jobs.storage.files import store_errors
+from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.ledger import Ledger
+from batch_jobs.storage.workspace import Workspace
+from providers.contract import Limits, Provider
+
+SANDBOX_ACCOUNT = "sandbox"
+BYTE_MARGIN = 0.98
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything the steps share.
+
+    Attributes:
+        prompt_lib: the folder of prompt modules, beside config.json.
+        sandbox_url: address of the sandbox when this is a rehearsal, else None.
+        environ: where keys are looked up.
+        clock: unix seconds.
+    """
+
+    settings: Settings
+    prompt_lib: Path
+    workspace: Workspace
+    ledger: Ledger
+    cache: CallCache
+    sandbox_url: str | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Callable[[], float] = time.time
+    _connected: dict[str, Provider] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def simulated(self) -> bool:
+        """True in a rehearsal: nothing is sent to a provider, nothing is billed."""
+        return self.sandbox_url is not None
+
+    def realm(self, provider: str) -> str:
+        """Keeps answers apart that look alike but are not: a rehearsal's never count as real ones."""
+        return f"{SANDBOX_ACCOUNT}:{provider}" if self.simulated else provider
+
+    def entry(self, provider: str) -> ProviderEntry:
+        """The provider's entry in config.json."""
+        return pick("provider", provider, self.settings.providers)
+
+    def endpoint(self, provider: str) -> str | None:
+        """The endpoint of an OpenAI-style provider; None for the other dialects."""
+        entry = self.entry(provider)
+        return (entry.endpoint or "/v1/chat/completions") if entry.dialect is Dialect.OPENAI else None
+
+    def price(self, provider: str, model: str, mode: Mode) -> Price | None:
+        """What the model costs in this mode, or None when config.json has no price."""
+        entry = self.entry(provider).models.get(model)
+        if entry is None:
+            return None
+        return (entry.batch if mode is Mode.BATCH else entry.standard).as_price()
+
+    def limits(self, provider: str) -> Limits:
+        """What one shard may hold: config.json's limits, else the provider's, with a margin on bytes."""
+        from providers.connect import default_limits
+
+        entry = self.entry(provider)
+        published = default_limits(entry.dialect)
+        return Limits(
+            max_requests=entry.limits.max_requests or published.max_requests,
+            max_bytes=int((entry.limits.max_bytes or published.max_bytes) * BYTE_MARGIN),
+            max_in_flight_batches=published.max_in_flight_batches,
+        )
+
+    def api_key(self, provider: str) -> str:
+        """The provider's key.
+
+        Raises:
+            KeyMissing: its variable is empty; names the variable and the sandbox.
+        """
+        entry = self.entry(provider)
+        if self.simulated:
+            return SANDBOX_ACCOUNT
+        if entry.api_key_env is None:
+            return "none"
+        key = self.environ.get(entry.api_key_env, "").strip()
+        if not key:
+            raise KeyMissing(
+                f"provider {provider} needs a key and the environment variable {entry.api_key_env} is empty. "
+                f"Set it (export {entry.api_key_env}=...), or rehearse without a key and without cost: --sandbox"
+            )
+        return key
+
+    def base_url(self, provider: str) -> str | None:
+        """Where the provider is reached; None for its SDK's own default."""
+        entry = self.entry(provider)
+        if self.sandbox_url is not None:
+            from providers.sandbox.server import base_url
+
+            return base_url(entry.dialect, self.sandbox_url)
+        return entry.base_url or self.environ.get(BASE_URL_VARIABLES[entry.dialect]) or None
+
+    def account(self, provider: str) -> str:
+        """Which account pays: dialect, address and a hash of the key; never the key."""
+        if self.simulated:
+            return SANDBOX_ACCOUNT
+        digest = hashlib.sha256(self.api_key(provider).encode()).hexdigest()[:12]
+        return f"{self.entry(provider).dialect} {self.base_url(provider) or 'default address'} key:{digest}"
+
+    def provider(self, job: Job) -> Provider:
+        """The connected provider of a job, only under the account that the job began with.
+
+        Raises:
+            ConfigError: another key or address is set now than when the job was made.
+        """
+        account = self.account(job.provider)
+        if account != job.account:
+            raise ConfigError(
+                f"job {job.task_id} was made with account [{job.account}], and now [{account}] is set. Set the same "
+                f"key and address again (or --sandbox, if it was a rehearsal), then: batch-jobs resume {job.task_id}"
+            )
+        with self._lock:
+            if job.provider not in self._connected:
+                self._connected[job.provider] = self._connect(job.provider)
+            return self._connected[job.provider]
+
+    def _connect(self, provider: str) -> Provider:
+        from providers.connect import connect
+
+        entry = self.entry(provider)
+        return connect(
+            entry.dialect,
+            endpoint=self.endpoint(provider),
+            base_url=self.base_url(provider),
+            api_key=self.api_key(provider),
+            timeout_seconds=entry.timeout_seconds,
+            limits=self.limits(provider),
+        )
+
+    def close(self) -> None:
+        """Release connections and files."""
+        for provider in self._connected.values():
+            provider.close()
+        self.ledger.close()
+        self.cache.close()
+
+
+def open_project(config: Path, root: Path | None, sandbox_url: str | None = None) -> Project:
+    """Open a project: read its config, make its folders, open its store.
+
+    Args:
+        config: config.json.
+        root: holds batch_input/, batch_output/ and store/; None for the folder of config.json.
+        sandbox_url: for a rehearsal.
+
+    Raises:
+        ConfigError: config.json is missing or wrong.
+        StoreError: the folders can't be made or opened.
+    """
+    settings = load_settings(config)
+    workspace = workspace_of(settings, config, root)
+    with store_errors(workspace.store):
+        for folder in (workspace.batch_input, workspace.batch_output, workspace.store):
+            folder.mkdir(parents=True, exist_ok=True)
+    return Project(
+        settings=settings,
+        prompt_lib=config.resolve().parent / "prompt_lib",
+        workspace=workspace,
+        ledger=Ledger.open(workspace.ledger),
+        cache=CallCache.open(workspace.call_cache),
+        sandbox_url=sandbox_url,
+    )
+
+
+def workspace_of(settings: Settings, config: Path, root: Path | None) -> Workspace:
+    """The folders of a project, below its root."""
+    base = (root or config.parent).resolve()
+    paths = settings.paths
+    return Workspace(base / paths.batch_input, base / paths.batch_output, base / paths.store)

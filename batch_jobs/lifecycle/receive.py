@@ -1,0 +1,216 @@
+"""Intake: a file becomes a job, whole or not at all.
+
+Everything that could refuse it is looked at first; then the job's folder appears in one rename and the ledger
+row in one commit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
+from batch_jobs.errors import ConfigError, FileRefused
+from batch_jobs.intake.recognise import open_table
+from batch_jobs.intake.snapshot import write_snapshot
+from batch_jobs.intake.table import IntakeLimits, Table
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.models import Mode, Parameters
+from batch_jobs.render.prompts import check_output_columns, load_prompt
+from batch_jobs.storage import jobs
+from batch_jobs.storage.files import copy_file, remove_tree, sha256_of, store_errors
+from batch_jobs.storage.jobs import Job
+
+STATUS_FIELD = ""
+"""The key of the status column among a job's output columns; no model field can have this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the user asks for. None means the config's default.
+
+    Attributes:
+        file: where the upload lies now.
+        file_name: the name the user knows it by.
+        source_path: where the user's own copy lies, so that the output can go beside it (CLI only).
+        autostart: send without asking once planned.
+    """
+
+    file: Path
+    file_name: str
+    task: str
+    data_case: str
+    mode: Mode | None = None
+    provider: str | None = None
+    model: str | None = None
+    sheet: str | None = None
+    source_path: Path | None = None
+    autostart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """An order with every name looked up."""
+
+    task: Task
+    data_case: DataCase
+    provider: str
+    entry: ProviderEntry
+    model: str
+    mode: Mode
+    account: str
+
+
+def receive(project: Project, order: Order) -> Job:
+    """Take a file in: check it all, keep it, make the job durable.
+
+    Raises:
+        UnknownName: no such task, data case, provider or sheet.
+        ConfigError: no key, a bad prompt module, parameters that the provider refuses.
+        FileRefused: the table can't be taken as it is; nothing was written.
+    """
+    resolved = _resolve(project, order)
+    table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
+    _check_columns(table, resolved.data_case, order)
+    task_id = uuid.uuid4().hex
+    workspace = project.workspace
+    staging = workspace.batch_input / f".incoming-{task_id}"
+    suffix = Path(order.file_name).suffix.lower()
+    with store_errors(staging):
+        try:
+            staging.mkdir(parents=True)
+            rows = write_snapshot(table, staging / "rows.parquet", order.file_name)
+            digest = copy_file(order.file, staging / f"upload{suffix}")
+            job = _job(project, order, resolved, table, task_id=task_id, suffix=suffix, rows=rows, digest=digest)
+            workspace.output(task_id).mkdir(parents=True)
+            os.rename(staging, workspace.input(task_id))
+        except BaseException:
+            remove_tree(staging)
+            remove_tree(workspace.output(task_id))
+            raise
+    with project.ledger.write() as connection:
+        jobs.add(connection, job)
+    return job
+
+
+def find_open(project: Project, order: Order) -> Job | None:
+    """The newest unfinished job for the same file, sheet, task, data case, provider and model, or None."""
+    resolved = _resolve(project, order)
+    if not order.file.is_file():
+        raise FileRefused("there is no such file", file=str(order.file), fix="Check the path")
+    with project.ledger.read() as connection:
+        candidates = jobs.open_jobs_of(
+            connection,
+            file_sha256=sha256_of(order.file),
+            task=order.task,
+            data_case=order.data_case,
+            provider=resolved.provider,
+            model=resolved.model,
+            simulated=int(project.simulated),
+        )
+    return next((job for job in candidates if order.sheet in (None, job.format.sheet)), None)
+
+
+def _resolve(project: Project, order: Order) -> _Resolved:
+    settings = project.settings
+    task = pick("task", order.task, settings.tasks)
+    data_case = pick(f'data case of task "{order.task}"', order.data_case, task.data_cases)
+    name = order.provider or settings.defaults.provider
+    entry = project.entry(name)
+    model = order.model or entry.model
+    account = project.account(name)
+    _check_parameters(name, entry, model, project)
+    check_output_columns(order.task, task.output_columns, load_prompt(project.prompt_lib, task.prompt).output_model)
+    return _Resolved(task, data_case, name, entry, model, order.mode or settings.defaults.mode, account)
+
+
+def _check_parameters(name: str, entry: ProviderEntry, model: str, project: Project) -> None:
+    from providers.connect import codec_for
+
+    parameters = Parameters(**entry.parameters.model_dump())
+    refused = set(codec_for(entry.dialect, project.endpoint(name)).refused_parameters(parameters))
+    if model in entry.models:
+        refused |= {field for field in entry.models[model].refuses if getattr(parameters, field, None) is not None}
+    if refused:
+        keys = ", ".join(f"providers.{name}.parameters.{field}" for field in sorted(refused))
+        raise ConfigError(f"{model} refuses what config.json sets: {keys}. Take it out; nothing was sent")
+
+
+def _limits(project: Project) -> IntakeLimits:
+    return IntakeLimits(**project.settings.intake.model_dump())
+
+
+def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
+    wanted = dict.fromkeys([*data_case.mandatory_columns, *data_case.identity_columns])
+    missing = [name for name in wanted if name not in table.columns]
+    if not missing:
+        return
+    listed = "; ".join(f'"{name}"{_near(name, table.columns)}' for name in missing)
+    raise FileRefused(
+        f"mandatory column{'s are' if len(missing) > 1 else ' is'} missing: {listed}",
+        file=order.file_name,
+        rows=(1,),
+        fix=f'Data case "{order.data_case}" needs {", ".join(wanted)}; the file has {", ".join(table.columns[:20])}',
+    )
+
+
+def _near(name: str, columns: Iterable[str]) -> str:
+    """`; did you mean "x"?`, also for other case and spacing."""
+    plain = {"".join(filter(str.isalnum, column)).lower(): column for column in columns}
+    close = difflib.get_close_matches("".join(filter(str.isalnum, name)).lower(), plain, n=1, cutoff=0.7)
+    return f' (did you mean "{plain[close[0]]}"?)' if close else nearest(name, columns)
+
+
+def _job(
+    project: Project,
+    order: Order,
+    resolved: _Resolved,
+    table: Table,
+    *,
+    task_id: str,
+    suffix: str,
+    rows: int,
+    digest: str,
+) -> Job:
+    now = project.clock()
+    return Job(
+        task_id=task_id,
+        task=order.task,
+        data_case=order.data_case,
+        provider=resolved.provider,
+        dialect=resolved.entry.dialect,
+        endpoint=project.endpoint(resolved.provider),
+        model=resolved.model,
+        parameters=Parameters(**resolved.entry.parameters.model_dump()),
+        mode=resolved.mode,
+        account=resolved.account,
+        simulated=project.simulated,
+        file_name=order.file_name,
+        file_sha256=digest,
+        suffix=suffix,
+        format=table.format,
+        columns=table.columns,
+        output_columns=_output_columns(resolved.task, table.columns, order.task),
+        rows=rows,
+        source_path=str(order.source_path) if order.source_path else None,
+        autostart=order.autostart,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _output_columns(task: Task, columns: tuple[str, ...], task_name: str) -> dict[str, str]:
+    """Field -> column name, plus the status column under the empty field; never a name that the file has already."""
+    wanted = {**task.output_columns, STATUS_FIELD: f"{task_name}_status"}
+    taken, chosen = set(columns), {}
+    for field, name in wanted.items():
+        free, number = name, 2
+        while free in taken:
+            free, number = f"{name}_{number}", number + 1
+        taken.add(free)
+        chosen[field] = free
+    return chosen

@@ -1,0 +1,96 @@
+"""Rounds: which open items go into which shard, as files that are complete before the ledger speaks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from batch_jobs.lifecycle.policy import WIDEN_FACTOR
+from batch_jobs.lifecycle.run import Run
+from batch_jobs.models import EventName, Outcome, ShardState
+from batch_jobs.render.bodies import BodyReader, cut
+from batch_jobs.render.items import PlannedItem, read_items
+from batch_jobs.storage import events, items, shards
+from batch_jobs.storage.files import atomic_file, sha256_of
+from batch_jobs.storage.items import ItemRecord
+from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.shards import Shard, custom_id, key_of
+from providers.connect import codec_for
+from providers.contract import Codec
+
+
+def open_round(run: Run, job: Job) -> int:
+    """Put every open item that is in no shard of the job's round into one. May be run again after a crash.
+
+    Returns:
+        Shards made now.
+    """
+    project, made = run.project, 0
+    with project.ledger.read() as connection:
+        waiting = items.unassigned(connection, job.task_id, job.round)
+        next_shard = len(shards.of_job(connection, job.task_id, job.round))
+    if not waiting:
+        return 0
+    limits = project.limits(job.provider)
+    codec = codec_for(run.project.entry(job.provider).dialect, job.endpoint)
+    overhead = len(codec.encode_line(custom_id(key_of(job.task_id, job.round, 9999), waiting[-1]), b""))
+    sizes = (planned.length + overhead for planned in planned_items(run, job, waiting))
+    with closing(planned_items(run, job, waiting)) as source, BodyReader(project.workspace.plan(job.task_id)) as reader:
+        for count in cut(sizes, limits.max_requests, limits.max_bytes):
+            chosen = [next(source) for _ in range(count)]
+            _make_shard(run, job, next_shard + made, chosen, reader, codec)
+            made += 1
+    return made
+
+
+def planned_items(run: Run, job: Job, chosen: Sequence[int]) -> Iterator[PlannedItem]:
+    """The plan's lines for some items (ascending), streamed."""
+    wanted = iter(chosen)
+    current = next(wanted, None)
+    for planned in read_items(run.project.workspace.plan(job.task_id)):
+        if current is None:
+            return
+        if planned.item == current:
+            yield planned
+            current = next(wanted, None)
+
+
+def body_of(reader: BodyReader, codec: Codec, job: Job, planned: PlannedItem, last: Outcome | None) -> bytes:
+    """An item's body for its next attempt: as rendered, or with a larger output limit after a truncation."""
+    body = reader.read(planned)
+    if last is Outcome.TRUNCATED:
+        return codec.widen(body, job.parameters.max_output_tokens * WIDEN_FACTOR)
+    return body
+
+
+def _make_shard(run: Run, job: Job, number: int, chosen: list[PlannedItem], reader: BodyReader, codec: Codec) -> None:
+    """Write one shard's file, then record it and its items in one commit."""
+    workspace, key = run.project.workspace, key_of(job.task_id, job.round, number)
+    path = workspace.shard(job.task_id, job.round, number)
+    numbers = [planned.item for planned in chosen]
+    with run.project.ledger.read() as connection:
+        records: dict[int, ItemRecord] = items.some(connection, job.task_id, numbers) if job.round else {}
+    with atomic_file(path) as handle:
+        for planned in chosen:
+            last = records[planned.item].last_outcome if planned.item in records else None
+            handle.write(codec.encode_line(custom_id(key, planned.item), body_of(reader, codec, job, planned, last)))
+    shard = Shard(
+        task_id=job.task_id,
+        round=job.round,
+        shard=number,
+        shard_key=key,
+        state=ShardState.RENDERED,
+        requests=len(chosen),
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        account=job.account,
+        model=job.model,
+        prompt_sha256=job.prompt_sha256,
+        schema_sha256=job.schema_sha256,
+        rendered_at=run.project.clock(),
+    )
+    with run.write() as connection:
+        items.assign(connection, job.task_id, numbers, job.round, number)
+        shards.add(connection, shard)
+        if number == 0:
+            events.add(connection, job.task_id, EventName.ROUND_STARTED, {"round": job.round})

@@ -1,0 +1,137 @@
+"""Submission: the only place where money is spent without an answer, so every step of it is durable first.
+
+rendered -> submitting (the intent) -> exactly one create POST -> submitted (the id). What ends in anything but a
+clear answer is an unknown outcome: look for the batch by its key, wait out the quarantine, look again, and only
+then send it again.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from batch_jobs.errors import ProviderError, StoreError
+from batch_jobs.lifecycle.run import Run
+from batch_jobs.models import BatchView, EventName, ShardState
+from batch_jobs.storage import events, shards
+from batch_jobs.storage.files import sha256_of
+from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.shards import Shard
+from providers.contract import Provider, ShardFile
+
+
+def shard_file(run: Run, shard: Shard) -> ShardFile:
+    """The shard as its provider gets it."""
+    path = run.project.workspace.shard(shard.task_id, shard.round, shard.shard)
+    return ShardFile(path, shard.shard_key, shard.requests, shard.bytes, shard.model)
+
+
+def submit_shard(run: Run, job: Job, shard: Shard) -> Shard:
+    """Submit a rendered shard.
+
+    Returns:
+        The shard: submitted; unknown when the create gave no clear answer.
+
+    Raises:
+        ProviderError: definitely not accepted; the shard is rendered as before.
+        StoreError: the shard's file is not what was rendered.
+    """
+    provider, file = run.project.provider(job), shard_file(run, shard)
+    if sha256_of(file.path) != shard.sha256:
+        raise StoreError(f"{file.path}: was changed after it was rendered; put it back, or cancel the job")
+    if shard.file_id is None:
+        file_id = provider.upload(file)
+        with run.write() as connection:
+            shard = shards.change(connection, shard, file_id=file_id)
+    with run.write() as connection:
+        now = run.project.clock()
+        shard = shards.move(
+            connection, shard, ShardState.SUBMITTING, submitting_at=now, account=job.account, creates=shard.creates + 1
+        )
+        events.add(connection, job.task_id, EventName.SHARD_SUBMITTING, {"shard_key": shard.shard_key})
+    return _create(run, job, shard, provider, file)
+
+
+def _create(run: Run, job: Job, shard: Shard, provider: Provider, file: ShardFile) -> Shard:
+    try:
+        view = provider.create_batch(file, shard.file_id)
+    except ProviderError as error:
+        if not error.definite:
+            return mark_unknown(run, job, shard, str(error))
+        with run.write() as connection:
+            shards.move(connection, shard, ShardState.RENDERED, file_id=None)
+            data = {"shard_key": shard.shard_key, "code": error.code, "why": error.message}
+            events.add(connection, job.task_id, EventName.SHARD_REFUSED, data)
+        raise
+    return _record(run, job, shard, view, EventName.SHARD_SUBMITTED)
+
+
+def mark_unknown(run: Run, job: Job, shard: Shard, why: str) -> Shard:
+    """A create may or may not have been accepted: say so, durably, and start the quarantine."""
+    with run.write() as connection:
+        shard = shards.move(connection, shard, ShardState.UNKNOWN, unknown_at=run.project.clock(), was_unknown=1)
+        events.add(connection, job.task_id, EventName.SHARD_UNKNOWN, {"shard_key": shard.shard_key, "why": why})
+    return shard
+
+
+def reconcile(run: Run, job: Job, shard: Shard) -> Shard:
+    """Settle an unknown outcome: adopt the batch if the provider has it; after the quarantine, send again.
+
+    Returns:
+        The shard: submitted (found), rendered (certainly not there), or still unknown.
+    """
+    provider = run.project.provider(job)
+    asked_at = run.project.clock()
+    candidates = _candidates(run, provider, shard)
+    undecided = False
+    for view in reversed(candidates):  # oldest first: a double is the later one
+        owns = provider.owns(view, shard_file(run, shard))
+        if owns:
+            return _record(run, job, shard, view, EventName.SHARD_FOUND)
+        undecided = undecided or owns is None
+    assert shard.unknown_at is not None
+    waited_out = asked_at - shard.unknown_at >= run.project.settings.submission.quarantine_seconds
+    if undecided or not waited_out:
+        return shard
+    with run.write() as connection:
+        return shards.move(connection, shard, ShardState.RENDERED)
+
+
+def cancel_doubles(run: Run, job: Job, shard: Shard) -> None:
+    """Look for a second batch of a shard whose create was once unknown, and cancel it.
+
+    A double of a dialect that carries no key can only be proved once it has ended; it is then reported.
+    """
+    provider = run.project.provider(job)
+    for view in _candidates(run, provider, shard):
+        if view.batch_id == shard.batch_id or not provider.owns(view, shard_file(run, shard)):
+            continue
+        if not view.state.terminal:
+            provider.cancel(view.batch_id)
+        data = {"shard_key": shard.shard_key, "batch_id": view.batch_id, "state": view.state}
+        with run.write() as connection:
+            known = events.named(connection, job.task_id, EventName.DOUBLE_CANCELLED)
+            if all(event.data["batch_id"] != view.batch_id for event in known):
+                events.add(connection, job.task_id, EventName.DOUBLE_CANCELLED, data)
+
+
+def _candidates(run: Run, provider: Provider, shard: Shard) -> list[BatchView]:
+    """Batches that may be this shard's, newest first, without those that are known to be another shard's."""
+    assert shard.submitting_at is not None
+    found = provider.find_batches(shard_file(run, shard), datetime.fromtimestamp(shard.submitting_at, UTC))
+    with run.project.ledger.read() as connection:
+        taken = shards.taken_batch_ids(connection, shard)
+    return [view for view in found if view.batch_id not in taken]
+
+
+def _record(run: Run, job: Job, shard: Shard, view: BatchView, name: EventName) -> Shard:
+    with run.write() as connection:
+        shard = shards.move(
+            connection,
+            shard,
+            ShardState.SUBMITTED,
+            batch_id=view.batch_id,
+            provider_state=view.provider_state,
+            submitted_at=run.project.clock(),
+        )
+        events.add(connection, job.task_id, name, {"shard_key": shard.shard_key, "batch_id": view.batch_id})
+    return shard

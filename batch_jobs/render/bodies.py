@@ -1,0 +1,50 @@
+"""Reads rendered bodies back, by where the plan says they lie; and cuts items into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from batch_jobs.render.items import PlannedItem
+from batch_jobs.render.worker import bodies_path
+
+
+@dataclass
+class BodyReader:
+    """Bodies of one plan; use as a context manager."""
+
+    plan: Path
+    _open: dict[int, IO[bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> BodyReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._open.values():
+            handle.close()
+
+    def read(self, item: PlannedItem) -> bytes:
+        """The body of one item, exactly as it was rendered."""
+        if item.segment not in self._open:
+            self._open[item.segment] = bodies_path(self.plan, item.segment).open("rb")
+        handle = self._open[item.segment]
+        handle.seek(item.offset)
+        return handle.read(item.length)
+
+
+def cut(sizes: Iterable[int], max_requests: int, max_bytes: int) -> Iterator[int]:
+    """Cut a sequence of line sizes (bytes) into shards: yields how many lines each shard takes, in order.
+
+    A line larger than `max_bytes` gets a shard of its own: the provider will say what it thinks of it.
+    """
+    count = total = 0
+    for size in sizes:
+        if count and (count == max_requests or total + size > max_bytes):
+            yield count
+            count = total = 0
+        count += 1
+        total += size
+    if count:
+        yield count

@@ -1,0 +1,175 @@
+"""Rows to items: DuckDB joins the workers' index files, equal requests become one item, in first-row order.
+
+Writes `items.parquet` (one line an item) and `rows.parquet` (one line a row) into the plan folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batch_jobs.models import SHEET_ROW
+from batch_jobs.storage.files import adopt
+
+BATCH_ROWS = 10_000
+_ITEMS = """
+    SELECT row_number() OVER (ORDER BY first_row) - 1 AS item, * FROM (
+        SELECT fingerprint, min(row) AS first_row, arg_min(segment, row) AS segment,
+               arg_min("offset", row) AS "offset", arg_min("length", row) AS "length"
+        FROM read_index WHERE fingerprint IS NOT NULL GROUP BY fingerprint)
+    ORDER BY item
+"""
+_ROWS = """
+    SELECT i.row, i.number, i.identity, i.error, t.item, i.fingerprint,
+           t.item <> min(t.item) OVER (PARTITION BY i.identity) AS alternate
+    FROM read_index i LEFT JOIN read_items t ON i.fingerprint = t.fingerprint ORDER BY i.row
+"""
+_FILED = """
+    SELECT r.item, r.identity, r.alternate, r.fingerprint, s.*
+    FROM (SELECT item, identity, any_value(alternate) AS alternate, any_value(fingerprint) AS fingerprint,
+                 min(number) AS number
+          FROM read_rows WHERE item IS NOT NULL GROUP BY item, identity) r
+    JOIN read_snapshot s ON s.{sheet_row} = r.number ORDER BY r.item, r.identity
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedItem:
+    """One item of the plan: where its body lies."""
+
+    item: int
+    fingerprint: bytes
+    segment: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """One row of the plan.
+
+    Attributes:
+        row: from 0, in file order.
+        number: as the spreadsheet shows it.
+        item: the item that answers it; None when its prompt failed.
+        error: why the prompt failed.
+    """
+
+    row: int
+    number: int
+    item: int | None
+    fingerprint: bytes | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an item's answer is filed in the store.
+
+    Attributes:
+        alternate: another item of this job has the same identity and comes first.
+        details: all input columns of the first such row.
+    """
+
+    item: int
+    identity: str
+    alternate: bool
+    fingerprint: bytes
+    details: dict[str, str]
+
+
+def join_items(plan: Path) -> None:
+    """Make items.parquet and rows.parquet from the workers' index files; done already is done."""
+    import pyarrow.dataset as ds
+
+    if (plan / "rows.parquet").exists():
+        return
+    index = ds.dataset([str(path) for path in sorted(plan.glob("index-*.parquet"))], format="parquet")
+    with _duckdb(plan, read_index=index) as connection:
+        _copy(connection, _ITEMS, plan / "items.parquet")
+    with _duckdb(plan, read_index=index, read_items=_parquet(plan / "items.parquet")) as connection:
+        _copy(connection, _ROWS, plan / "rows.parquet")
+
+
+def read_items(plan: Path) -> Iterator[PlannedItem]:
+    """Stream the items in order."""
+    for values in _stream(plan / "items.parquet", ("item", "fingerprint", "segment", "offset", "length")):
+        yield PlannedItem(*values)
+
+
+def read_rows(plan: Path) -> Iterator[PlannedRow]:
+    """Stream the rows in file order."""
+    for values in _stream(plan / "rows.parquet", ("row", "number", "item", "fingerprint", "error")):
+        yield PlannedRow(*values)
+
+
+def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> Iterator[Place]:
+    """Stream where the answers of `items` (None: all) are filed, one place per item and identity."""
+    import pyarrow as pa
+
+    tables = {"read_rows": _parquet(plan / "rows.parquet"), "read_snapshot": _parquet(snapshot)}
+    names = tables["read_snapshot"].schema.names[1:]
+    query = _FILED.format(sheet_row=SHEET_ROW)
+    if items is not None:
+        tables["wanted"] = pa.table({"item": pa.array(items, pa.int64())})
+        query = query.replace("WHERE item IS NOT NULL", "WHERE item IN (SELECT item FROM wanted)")
+    with _duckdb(plan, **tables) as connection:
+        result = connection.execute(query)
+        while batch := result.fetchmany(BATCH_ROWS):
+            for item, identity, alternate, fingerprint, _, *cells in batch:
+                yield Place(item, identity, alternate, fingerprint, dict(zip(names, cells, strict=True)))
+
+
+def figures(plan: Path) -> tuple[int, int]:
+    """Rows whose prompt failed, and items."""
+    with _duckdb(plan, read_rows=_parquet(plan / "rows.parquet")) as connection:
+        row = connection.execute(
+            "SELECT count(*) FILTER (item IS NULL), count(DISTINCT item) FROM read_rows"
+        ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def first_errors(plan: Path, limit: int = 5) -> list[tuple[int, str]]:
+    """The first rows whose prompt failed: (row number as the spreadsheet shows it, why)."""
+    with _duckdb(plan, read_rows=_parquet(plan / "rows.parquet")) as connection:
+        query = f"SELECT number, error FROM read_rows WHERE error IS NOT NULL ORDER BY row LIMIT {limit:d}"
+        return [(int(number), str(error)) for number, error in connection.execute(query).fetchall()]
+
+
+def _duckdb(folder: Path, **tables: Any) -> Any:
+    """A DuckDB of its own, in memory, spilling into the plan folder; tables are handed over, not found by path."""
+    import duckdb
+
+    connection = duckdb.connect(config={"temp_directory": str(folder), "threads": 2, "memory_limit": "1GB"})
+    for name, table in tables.items():
+        connection.register(name, table)
+    return connection
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow.dataset as ds
+
+    return ds.dataset(str(path), format="parquet")
+
+
+def _copy(connection: Any, query: str, target: Path) -> None:
+    import pyarrow.parquet as pq
+
+    temp = target.with_suffix(".tmp")
+    reader = connection.execute(query).fetch_record_batch(BATCH_ROWS)
+    with pq.ParquetWriter(temp, reader.schema) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+    adopt(temp, target)
+
+
+def _stream(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+            by_name = batch.to_pydict()
+            yield from zip(*(by_name[name] for name in columns), strict=True)

@@ -1,0 +1,58 @@
+"""What a render worker needs to know, as one picklable value, and the fingerprint and identity it computes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batch_jobs.models import Dialect, Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSpec:
+    """All that rendering depends on, besides the rows.
+
+    Attributes:
+        snapshot: Parquet of the upload's rows.
+        plan: folder for what the workers write.
+        realm: keeps answers apart that look alike but are not: sandbox or real, and the provider's name.
+    """
+
+    snapshot: Path
+    plan: Path
+    prompt_folder: Path
+    prompt_file: str
+    task_description: str
+    data_case: str
+    data_case_description: str
+    mandatory_columns: dict[str, str]
+    identity_columns: tuple[str, ...]
+    realm: str
+    dialect: Dialect
+    endpoint: str | None
+    model: str
+    parameters: Parameters
+
+    def fingerprint_prefix(self) -> bytes:
+        """Everything of a call's identity that is not in its body."""
+        return orjson.dumps([self.realm, self.dialect, self.endpoint, self.model])
+
+
+def fingerprint(prefix: bytes, body: bytes) -> bytes:
+    """Sha256 over provider, dialect, endpoint, model and the whole rendered request: equal means the same call."""
+    return hashlib.sha256(prefix + b"\n" + body).digest()
+
+
+def identity(values: Sequence[str]) -> str:
+    """Hex sha256 over the values of the identity columns: the row's folder in the store."""
+    return hashlib.sha256(orjson.dumps(list(values))).hexdigest()
+
+
+def schema_sha256(schema: dict[str, Any]) -> str:
+    """Hex sha256 of a task's answer schema, for the record of what was sent."""
+    return hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)).hexdigest()

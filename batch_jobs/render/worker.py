@@ -1,0 +1,118 @@
+"""One render worker's share: a range of the snapshot's row groups in, request bodies and their index out.
+
+Rows don't travel between processes: a worker reads its own range and writes its own files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from batch_jobs.models import SHEET_ROW, Request
+from batch_jobs.render.prompts import DataCaseView, PromptModule, load_prompt, render, schema_of
+from batch_jobs.render.spec import RenderSpec, fingerprint, identity
+from batch_jobs.storage.files import adopt
+from providers.connect import codec_for
+
+ERROR_CHARS = 300
+
+
+@lru_cache(maxsize=4)
+def _prompt(folder: Path, file_name: str) -> PromptModule:
+    return load_prompt(folder, file_name)
+
+
+def bodies_path(plan: Path, segment: int) -> Path:
+    """One segment of rendered bodies, one JSON body a line, equal ones once."""
+    return plan / f"bodies-{segment:05d}.jsonl"
+
+
+def index_path(plan: Path, segment: int) -> Path:
+    """Parquet beside a segment: a line per row with row, number, identity, fingerprint, offset, length, error."""
+    return plan / f"index-{segment:05d}.parquet"
+
+
+def render_segment(spec: RenderSpec, segment: int, first_row: int) -> int:
+    """Render one row group of the snapshot; done already is done.
+
+    Args:
+        spec: what to render with.
+        segment: number of the row group.
+        first_row: the row number of its first row.
+
+    Returns:
+        Rows rendered.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target = index_path(spec.plan, segment)
+    if target.exists():
+        return int(pq.read_metadata(target).num_rows)
+    with pq.ParquetFile(spec.snapshot) as snapshot:
+        rows = snapshot.read_row_group(segment)
+    bodies = bodies_path(spec.plan, segment)
+    temp = bodies.with_suffix(".tmp")
+    with temp.open("wb") as handle:
+        index = _render_rows(spec, rows.to_pydict(), first_row, handle)
+    adopt(temp, bodies)
+    temp = target.with_suffix(".tmp")
+    pq.write_table(pa.table({**index, "segment": pa.array([segment] * rows.num_rows, pa.int32())}), temp)
+    adopt(temp, target)
+    return int(rows.num_rows)
+
+
+def _render_rows(spec: RenderSpec, table: dict[str, list[Any]], first_row: int, handle: IO[bytes]) -> dict[str, Any]:
+    """Render rows into `handle`; returns the index, column by column."""
+    import pyarrow as pa
+
+    numbers = table.pop(SHEET_ROW)
+    names = list(table)
+    offsets: dict[bytes, int] = {}
+    columns: dict[str, list[Any]] = {n: [] for n in ("identity", "fingerprint", "offset", "length", "error")}
+    add = {name: values.append for name, values in columns.items()}
+    prefix, written = spec.fingerprint_prefix(), 0
+    for row_identity, body, error in _bodies(spec, names, table):
+        call = fingerprint(prefix, body) if body else None
+        add["identity"](row_identity)
+        add["fingerprint"](call)
+        add["error"](error)
+        add["length"](len(body))
+        if call is not None and call not in offsets:
+            offsets[call] = written
+            handle.write(body + b"\n")
+            written += len(body) + 1
+        add["offset"](offsets[call] if call is not None else 0)
+    return {
+        "row": pa.array(range(first_row, first_row + len(numbers)), pa.int64()),
+        "number": pa.array(numbers, pa.int64()),
+        "identity": pa.array(columns["identity"], pa.string()),
+        "fingerprint": pa.array(columns["fingerprint"], pa.binary()),
+        "offset": pa.array(columns["offset"], pa.int64()),
+        "length": pa.array(columns["length"], pa.int64()),
+        "error": pa.array(columns["error"], pa.string()),
+    }
+
+
+def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> Iterator[tuple[str, bytes, str | None]]:
+    """Yield (identity, body, error) per row; a prompt that raises on a row is that row's failure."""
+    prompt = _prompt(spec.prompt_folder, spec.prompt_file)
+    codec = codec_for(spec.dialect, spec.endpoint)
+    schema, schema_name = schema_of(prompt.output_model), prompt.output_model.__name__
+    view = DataCaseView(
+        name=spec.data_case,
+        description=spec.data_case_description,
+        mandatory_columns=spec.mandatory_columns,
+        task_description=spec.task_description,
+    )
+    for values in zip(*table.values(), strict=True):
+        row = dict(zip(names, values, strict=True))
+        who = identity([row[name] for name in spec.identity_columns])
+        try:
+            fixed, text = render(prompt, view, row)
+        except Exception as error:  # the users' own code: whatever it raises belongs to this row
+            yield who, b"", f"{type(error).__name__}: {error}"[:ERROR_CHARS]
+            continue
+        yield who, codec.encode_body(Request(fixed, text, schema, schema_name, spec.model, spec.parameters)), None

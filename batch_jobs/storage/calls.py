@@ -1,0 +1,71 @@
+"""One usage-and-cost record per executed call, idempotent by call_id: a job's cost is the sum over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from batch_jobs.models import Price, Usage
+from batch_jobs.storage.schema import calls
+
+PER_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call that a provider executed and bills."""
+
+    call_id: str
+    task_id: str
+    item: int
+    mode: str
+    model: str
+    outcome: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Sum over a job's calls."""
+
+    calls: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+def cost_of(usage: Usage, price: Price | None) -> float:
+    """USD for one call; 0 where the model has no price in config.json."""
+    if price is None:
+        return 0.0
+    fresh = max(usage.input_tokens - usage.cached_tokens, 0)
+    return (fresh * price.input + usage.cached_tokens * price.cached + usage.output_tokens * price.output) / PER_MILLION
+
+
+def add_all(connection: Connection, records: Sequence[CallRecord]) -> None:
+    """Record calls; one that is recorded already stays as it is."""
+    if records:
+        connection.execute(insert(calls).on_conflict_do_nothing(), [asdict(record) for record in records])
+
+
+def spent(connection: Connection, task_id: str) -> Spent:
+    """What a job has cost so far."""
+    columns = calls.c.input_tokens, calls.c.cached_tokens, calls.c.output_tokens, calls.c.cost_usd
+    query = select(func.count(), *(func.coalesce(func.sum(column), 0) for column in columns))
+    row = connection.execute(query.where(calls.c.task_id == task_id)).one()
+    return Spent(int(row[0]), int(row[1]), int(row[2]), int(row[3]), float(row[4]))
+
+
+def typical_output_tokens(connection: Connection, model: str, last: int = 200) -> float | None:
+    """Mean output tokens of the latest calls of a model, for estimates; None when there were none."""
+    recent = select(calls.c.output_tokens).where(calls.c.model == model).order_by(calls.c.at.desc()).limit(last)
+    value = connection.execute(select(func.avg(recent.subquery().c.output_tokens))).scalar()
+    return float(value) if value is not None else None

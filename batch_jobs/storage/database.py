@@ -1,0 +1,67 @@
+"""Engines for the ledger and the cache: SQLite in WAL mode with full syncs, writers taking their lock at once.
+
+A write transaction begins with BEGIN IMMEDIATE, so that two processes queue up instead of failing half way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+
+from batch_jobs.errors import StoreError
+
+BUSY_SECONDS = 60
+READER = "batch_jobs_reader"
+
+
+def open_sqlite(path: Path) -> Engine:
+    """An engine on a SQLite file; the file and its folder are made when missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_SECONDS * 1000}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reader = connection.get_execution_options().get(READER)
+        connection.exec_driver_sql("BEGIN" if reader else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One write transaction: durable when the block ends, undone when it raises."""
+    with _errors_of(engine), engine.begin() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent view; does not wait for writers."""
+    with _errors_of(engine), engine.execution_options(**{READER: True}).begin() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _errors_of(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except DatabaseError as error:
+        reason = str(error.orig)
+        fix = {
+            "database or disk is full": "free some space, then run the same command again",
+            "attempt to write a readonly database": "check the file's owner and rights",
+            "database is locked": "another process held it for over a minute; run the same command again",
+        }.get(reason, "nothing was changed; check the disk, then run the same command again")
+        raise StoreError(f"{engine.url.database}: {reason}: {fix}") from error

@@ -1,0 +1,119 @@
+"""The one place that makes files durable: temp in the same folder, write, fsync, rename, fsync of the folder.
+
+No other module opens a file of the store for writing under its final name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from batch_jobs import system
+from batch_jobs.errors import StoreError
+
+CHUNK_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def store_errors(place: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StoreError that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        fixes = {
+            errno.ENOSPC: "the disk is full: free some space, then run the same command again",
+            errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
+            errno.EACCES: "no right to write there: check the folder's owner and rights",
+            errno.EROFS: "the file system is read-only",
+        }
+        text = fixes.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(f"{error.filename or place}: {text}") from error
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path) -> Iterator[IO[bytes]]:
+    """Write `target` so that a reader sees the old file or the whole new one, also after a crash.
+
+    Yields a binary handle. When the block raises, nothing is left behind.
+    """
+    with store_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temp = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with temp.open("xb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temp, target)
+            system.sync_folder(target.parent)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+
+
+def atomic_write(target: Path, data: bytes) -> None:
+    """`atomic_file` for bytes at hand."""
+    with atomic_file(target) as handle:
+        handle.write(data)
+
+
+def adopt(temp: Path, target: Path) -> None:
+    """Make a finished temp file of the same file system durable under its final name."""
+    with store_errors(target):
+        with temp.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temp, target)
+        system.sync_folder(target.parent)
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy byte for byte, atomically; returns the sha256 of what was copied."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, atomic_file(target) as writer:
+        while chunk := reader.read(CHUNK_BYTES):
+            digest.update(chunk)
+            writer.write(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, streamed."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def publish_new(source: Path, target: Path) -> bool:
+    """Copy `source` to `target` only if nothing stands there; never replaces anything.
+
+    Returns:
+        False when `target` was there already.
+    """
+    temp = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with store_errors(target):
+        try:
+            copy_file(source, temp)
+            try:
+                os.link(temp, target)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links
+                with contextlib.suppress(FileExistsError), target.open("xb"):
+                    os.replace(temp, target)
+                    return True
+                return False
+            system.sync_folder(target.parent)
+            return True
+        finally:
+            temp.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of ours with all it holds; one that is gone already is fine."""
+    shutil.rmtree(folder, ignore_errors=True)

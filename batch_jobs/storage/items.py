@@ -1,0 +1,189 @@
+"""BatchItems in the ledger: what is still open, what was sent in which round and shard, how each ended.
+
+An item is open until its `outcome` is set; `last_outcome` remembers how its latest attempt went meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from batch_jobs.models import Outcome
+from batch_jobs.storage.schema import items
+
+CHUNK = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """One item as the ledger knows it."""
+
+    item: int
+    fingerprint: bytes
+    attempts: int
+    known: bool
+    last_outcome: Outcome | None
+    outcome: Outcome | None
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What one attempt did to an item.
+
+    Attributes:
+        last_outcome: how the attempt went.
+        outcome: set when the item is not sent again.
+    """
+
+    item: int
+    last_outcome: Outcome
+    outcome: Outcome | None
+    code: str = ""
+    detail: str = ""
+
+
+def add_all(connection: Connection, task_id: str, fingerprints: Iterable[tuple[int, bytes, bool]]) -> int:
+    """Record the items of a plan: (item, fingerprint, known); known ones are succeeded already."""
+    total = 0
+    rows = (
+        {
+            "task_id": task_id,
+            "item": item,
+            "fingerprint": fingerprint,
+            "attempts": 0,
+            "known": int(known),
+            "outcome": Outcome.SUCCEEDED if known else None,
+        }
+        for item, fingerprint, known in fingerprints
+    )
+    while chunk := list(islice(rows, CHUNK)):
+        connection.execute(insert(items), chunk)
+        total += len(chunk)
+    return total
+
+
+def unassigned(connection: Connection, task_id: str, round_no: int) -> list[int]:
+    """Open items that are in no shard of this round yet, ascending."""
+    query = select(items.c.item).where(
+        items.c.task_id == task_id,
+        items.c.outcome.is_(None),
+        (items.c.round.is_(None)) | (items.c.round < round_no),
+    )
+    return list(connection.execute(query.order_by(items.c.item)).scalars())
+
+
+def assign(connection: Connection, task_id: str, chosen: Sequence[int], round_no: int, shard_no: int) -> None:
+    """Put items into a shard of a round; each such sending is one attempt."""
+    query = (
+        update(items)
+        .where(items.c.task_id == task_id, items.c.item == bindparam("which"))
+        .values(round=round_no, shard=shard_no, attempts=items.c.attempts + 1)
+    )
+    connection.execute(query, [{"which": item} for item in chosen])
+
+
+def of_shard(connection: Connection, task_id: str, round_no: int, shard_no: int) -> dict[int, ItemRecord]:
+    """The items sent in one shard."""
+    query = select(items).where(items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)
+    return {row.item: _record(row) for row in connection.execute(query)}
+
+
+def some(connection: Connection, task_id: str, chosen: Sequence[int]) -> dict[int, ItemRecord]:
+    """Chosen items, by number."""
+    found: dict[int, ItemRecord] = {}
+    for start in range(0, len(chosen), CHUNK):
+        part = chosen[start : start + CHUNK]
+        query = select(items).where(items.c.task_id == task_id, items.c.item.in_(part))
+        found.update((row.item, _record(row)) for row in connection.execute(query))
+    return found
+
+
+def open_items(connection: Connection, task_id: str) -> list[int]:
+    """Every item without an outcome, ascending."""
+    query = select(items.c.item).where(items.c.task_id == task_id, items.c.outcome.is_(None))
+    return list(connection.execute(query.order_by(items.c.item)).scalars())
+
+
+def end(connection: Connection, task_id: str, endings: Sequence[Ending], attempts: int = 0) -> None:
+    """Record how attempts went. `attempts` is added where the sending itself did not count one (concurrent mode)."""
+    query = (
+        update(items)
+        .where(items.c.task_id == task_id, items.c.item == bindparam("which"), items.c.outcome.is_(None))
+        .values(
+            last_outcome=bindparam("new_last"),
+            outcome=bindparam("new_outcome"),
+            code=bindparam("new_code"),
+            detail=bindparam("new_detail"),
+            attempts=items.c.attempts + attempts,
+        )
+    )
+    values = [
+        {
+            "which": ending.item,
+            "new_last": ending.last_outcome,
+            "new_outcome": ending.outcome,
+            "new_code": ending.code[:100],
+            "new_detail": ending.detail[:1000],
+        }
+        for ending in endings
+    ]
+    if values:
+        connection.execute(query, values)
+
+
+def close_open(connection: Connection, task_id: str, otherwise: Outcome) -> int:
+    """End every open item with its last outcome, or `otherwise` where it was never attempted."""
+    query = update(items).where(items.c.task_id == task_id, items.c.outcome.is_(None))
+    return connection.execute(query.values(outcome=func.coalesce(items.c.last_outcome, otherwise))).rowcount
+
+
+def counts(connection: Connection, task_id: str) -> Counter[str]:
+    """Items by outcome; open ones under `open`, answered-before ones also under `known`."""
+    query = (
+        select(items.c.outcome, items.c.known, func.count())
+        .where(items.c.task_id == task_id)
+        .group_by(items.c.outcome, items.c.known)
+    )
+    found: Counter[str] = Counter()
+    for outcome, known, number in connection.execute(query):
+        found[outcome or "open"] += number
+        found["known"] += number if known else 0
+    return found
+
+
+def failures(connection: Connection, task_id: str) -> dict[int, tuple[Outcome, str, str]]:
+    """Items that ended in anything but success: item -> (outcome, code, detail)."""
+    query = select(items.c.item, items.c.outcome, items.c.code, items.c.detail).where(
+        items.c.task_id == task_id, items.c.outcome.is_not(None), items.c.outcome != Outcome.SUCCEEDED
+    )
+    rows = connection.execute(query.order_by(items.c.item))
+    return {row.item: (Outcome(row.outcome), row.code or "", row.detail or "") for row in rows}
+
+
+def fingerprints(connection: Connection, task_id: str) -> Iterator[tuple[int, bytes]]:
+    """Every succeeded item with its fingerprint, ascending."""
+    query = select(items.c.item, items.c.fingerprint).where(
+        items.c.task_id == task_id, items.c.outcome == Outcome.SUCCEEDED
+    )
+    for row in connection.execute(query.order_by(items.c.item)):
+        yield row.item, row.fingerprint
+
+
+def _record(row: Any) -> ItemRecord:
+    return ItemRecord(
+        item=row.item,
+        fingerprint=row.fingerprint,
+        attempts=row.attempts,
+        known=bool(row.known),
+        last_outcome=Outcome(row.last_outcome) if row.last_outcome else None,
+        outcome=Outcome(row.outcome) if row.outcome else None,
+        code=row.code or "",
+        detail=row.detail or "",
+    )

@@ -1,0 +1,151 @@
+"""The ledger's and the call cache's tables. Times are unix seconds (UTC), money is USD.
+
+The ledger's schema is made and changed by the Alembic migrations beside this file, and a test holds the two
+against each other.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+
+ledger = MetaData()
+cache = MetaData()
+
+jobs = Table(
+    "jobs",
+    ledger,
+    Column("task_id", Text, primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("data_case", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("dialect", Text, nullable=False),
+    Column("endpoint", Text),
+    Column("model", Text, nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("simulated", Integer, nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("file_sha256", Text, nullable=False),
+    Column("format", JSON, nullable=False),
+    Column("columns", JSON, nullable=False),
+    Column("output_columns", JSON, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("source_path", Text),
+    Column("phase", Text, nullable=False),
+    Column("outcome", Text),
+    Column("message", Text),
+    Column("round", Integer, nullable=False),
+    Column("plan", JSON),
+    Column("autostart", Integer, nullable=False),
+    Column("prompt_sha256", Text),
+    Column("schema_sha256", Text),
+    Column("delivered", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("updated_at", Float, nullable=False),
+    Column("done_at", Float),
+    Index("jobs_by_upload", "file_sha256"),
+)
+
+items = Table(
+    "items",
+    ledger,
+    Column("task_id", Text, primary_key=True),
+    Column("item", Integer, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("round", Integer),
+    Column("shard", Integer),
+    Column("attempts", Integer, nullable=False),
+    Column("known", Integer, nullable=False),
+    Column("last_outcome", Text),
+    Column("outcome", Text),
+    Column("code", Text),
+    Column("detail", Text),
+    Index("items_by_shard", "task_id", "round", "shard"),
+    sqlite_with_rowid=False,
+)
+
+provider_batches = Table(
+    "provider_batches",
+    ledger,
+    Column("task_id", Text, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("shard", Integer, primary_key=True),
+    Column("shard_key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("file_id", Text),
+    Column("batch_id", Text),
+    Column("provider_state", Text),
+    Column("finished", Integer, nullable=False),
+    Column("problems", JSON),
+    Column("was_unknown", Integer, nullable=False),
+    Column("creates", Integer, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt_sha256", Text),
+    Column("schema_sha256", Text),
+    Column("rendered_at", Float, nullable=False),
+    Column("submitting_at", Float),
+    Column("unknown_at", Float),
+    Column("submitted_at", Float),
+    Column("ended_at", Float),
+    Column("merged_at", Float),
+)
+
+calls = Table(
+    "calls",
+    ledger,
+    Column("call_id", Text, primary_key=True),
+    Column("task_id", Text, nullable=False),
+    Column("item", Integer, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("input_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("output_tokens", Integer, nullable=False),
+    Column("cost_usd", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("calls_by_job", "task_id"),
+)
+
+events = Table(
+    "events",
+    ledger,
+    Column("event_id", Integer, primary_key=True, autoincrement=True),
+    Column("task_id", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Index("events_by_job", "task_id", "event_id"),
+)
+
+leases = Table(
+    "leases",
+    ledger,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+answers = Table(
+    "answers",
+    cache,
+    Column("fingerprint", LargeBinary, primary_key=True),
+    Column("answer", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("simulated", Integer, nullable=False),
+    Column("input_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("output_tokens", Integer, nullable=False),
+    Column("cost_usd", Float, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
