@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.submit import cancel_doubles
-from batch_jobs.models import BatchState, BatchView, EventName, ShardState
+from batch_jobs.models import BatchView, EventName, ShardState
 from batch_jobs.storage import events, shards
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
@@ -21,6 +21,7 @@ def poll_shard(run: Run, job: Job, shard: Shard) -> Shard:
         cancel_doubles(run, job, shard)
     view = run.project.provider(job).check(shard.batch_id)
     values = {
+        "batch_state": view.state,
         "provider_state": view.provider_state,
         "finished": min(view.counts.finished, shard.requests),
         "problems": [{"code": p.code, "message": p.message, "line": p.line} for p in view.problems] or None,
@@ -48,15 +49,6 @@ def fetch_shard(run: Run, job: Job, shard: Shard) -> Shard:
         data = {"shard_key": shard.shard_key, "files": [path.name for path in files]}
         events.add(connection, job.task_id, EventName.SHARD_FETCHED, data)
     return shard
-
-
-def batch_state_of(shard: Shard) -> BatchState:
-    """How the shard's batch ended, from the provider's word that was kept."""
-    word = (shard.provider_state or "").lower()
-    for state in (BatchState.EXPIRED, BatchState.CANCELLED, BatchState.FAILED):
-        if state.value in word or (state is BatchState.CANCELLED and "cancel" in word):
-            return state
-    return BatchState.COMPLETED
 
 
 def _seen(shard: Shard, view: BatchView) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
@@ -43,7 +43,7 @@ def open_round(run: Run, job: Job) -> int:
     return made
 
 
-def planned_items(run: Run, job: Job, chosen: Sequence[int]) -> Iterator[PlannedItem]:
+def planned_items(run: Run, job: Job, chosen: Sequence[int]) -> Generator[PlannedItem, None, None]:
     """The plan's lines for some items (ascending), streamed."""
     wanted = iter(chosen)
     current = next(wanted, None)

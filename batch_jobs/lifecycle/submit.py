@@ -130,6 +130,7 @@ def _record(run: Run, job: Job, shard: Shard, view: BatchView, name: EventName) 
             shard,
             ShardState.SUBMITTED,
             batch_id=view.batch_id,
+            batch_state=view.state,
             provider_state=view.provider_state,
             submitted_at=run.project.clock(),
         )

@@ -13,6 +13,7 @@ import inspect
 import json
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from batch_jobs.config import nearest
@@ -30,6 +32,7 @@ PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.py")
 RENDER_NAME = re.compile(r"render_\w+_prompt")
 FENCE = "```"
 MAX_ECHO_CHARS = 80
+_RUNNING = threading.Lock()  # two loads of one source share a place in sys.modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,10 @@ def load_prompt(folder: Path, file_name: str) -> PromptModule:
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     sha256 = hashlib.sha256(source).hexdigest()
-    module = _run(path, source, f"_batch_jobs_prompt_{path.stem.replace('-', '_')}_{sha256[:16]}")
+    # Named by its content alone: a schema may hold the module's name, and must be the same in every process.
+    name = f"_batch_jobs_prompt_{path.stem.replace('-', '_')}_{sha256[:16]}"
+    with _RUNNING:
+        module = _run(path, source, name)
     return PromptModule(path, sha256, _output_model(module, path), _render_function(module, path))
 
 
@@ -264,11 +270,20 @@ def read_answer(model: type[BaseModel], text: str) -> dict[str, Any]:
     if not content:
         raise ValueError("empty answer")
     try:
-        return model.model_validate_json(content).model_dump(mode="json")
+        answer = model.model_validate_json(content).model_dump(mode="json")
     except ValidationError as error:
         raise ValueError(_reason(error)) from None  # the original echoes the whole answer
     except Exception as error:  # a validator of the prompt module fell over: this row's failure, nobody else's
         raise ValueError(f"{model.__name__} could not check it: {type(error).__name__}") from error
+    try:
+        json.dumps(answer, allow_nan=False)
+        orjson.dumps(answer)
+    except (
+        TypeError,
+        ValueError,
+    ):  # pydantic reads NaN, Infinity and integers of any length; our files can't hold them
+        raise ValueError("a number that is not finite, or beyond 64 bits") from None
+    return answer
 
 
 def _without_fence(text: str) -> str:

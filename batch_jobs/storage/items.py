@@ -27,6 +27,7 @@ class ItemRecord:
     fingerprint: bytes
     attempts: int
     known: bool
+    merged_round: int | None
     last_outcome: Outcome | None
     outcome: Outcome | None
     code: str
@@ -111,12 +112,16 @@ def open_items(connection: Connection, task_id: str) -> list[int]:
     return list(connection.execute(query.order_by(items.c.item)).scalars())
 
 
-def end(connection: Connection, task_id: str, endings: Sequence[Ending], attempts: int = 0) -> None:
-    """Record how attempts went. `attempts` is added where the sending itself did not count one (concurrent mode)."""
+def end(connection: Connection, task_id: str, endings: Sequence[Ending], *, round_no: int, attempts: int = 0) -> None:
+    """Record how attempts of a round went.
+
+    `attempts` is added where the sending itself did not count one (concurrent mode).
+    """
     query = (
         update(items)
         .where(items.c.task_id == task_id, items.c.item == bindparam("which"), items.c.outcome.is_(None))
         .values(
+            merged_round=round_no,
             last_outcome=bindparam("new_last"),
             outcome=bindparam("new_outcome"),
             code=bindparam("new_code"),
@@ -182,6 +187,7 @@ def _record(row: Any) -> ItemRecord:
         fingerprint=row.fingerprint,
         attempts=row.attempts,
         known=bool(row.known),
+        merged_round=row.merged_round,
         last_outcome=Outcome(row.last_outcome) if row.last_outcome else None,
         outcome=Outcome(row.outcome) if row.outcome else None,
         code=row.code or "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,10 @@ from sqlalchemy import Connection, delete, insert, select, update
 from batch_jobs.errors import JobNotFound, WrongMoment
 from batch_jobs.intake.table import TableFormat
 from batch_jobs.models import PHASE_MOVES, EventName, JobOutcome, Mode, Parameters, Phase, Status
-from batch_jobs.storage import events, leases, schema
+from batch_jobs.storage import events, schema
 from batch_jobs.storage.workspace import checked_id
+
+TASK_ID_PREFIX = re.compile(r"^[a-f0-9]{6,32}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Job:
         account: which account pays: dialect, base URL and a hash of the key; `sandbox` for a rehearsal.
         output_columns: field of the answer -> name of the column in the output file.
         source_path: where a CLI user's file lies, so that the output can go beside it.
+        round_base: the round the job was last resumed in; `rounds.max` counts from there.
         plan: the figures of the plan, once made.
         autostart: goes on to sending without being asked (the API; `--yes`).
         delivered: where the output file was put, each with its sha256.
@@ -53,6 +57,7 @@ class Job:
     outcome: JobOutcome | None = None
     message: str | None = None
     round: int = 0
+    round_base: int = 0
     plan: dict[str, Any] | None = None
     autostart: bool = False
     prompt_sha256: str | None = None
@@ -93,6 +98,14 @@ def get(connection: Connection, task_id: str) -> Job:
     return _from_row(row)
 
 
+def with_prefix(connection: Connection, prefix: str, limit: int = 3) -> list[str]:
+    """The task_ids that begin with some hexadecimal characters."""
+    if not TASK_ID_PREFIX.match(prefix):
+        return []
+    query = select(schema.jobs.c.task_id).where(schema.jobs.c.task_id.startswith(prefix)).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
 def newest(connection: Connection, limit: int, unfinished_only: bool = False) -> list[Job]:
     """The newest jobs, newest first."""
     query = select(schema.jobs).order_by(schema.jobs.c.created_at.desc(), schema.jobs.c.task_id).limit(limit)
@@ -131,10 +144,9 @@ def move(connection: Connection, job: Job, phase: Phase, **values: Any) -> None:
 
 
 def remove(connection: Connection, task_id: str) -> None:
-    """Forget a job that never sent anything, with all its records."""
+    """Forget a job that never sent anything, with all its records but its lease."""
     for table in (schema.items, schema.events, schema.provider_batches, schema.calls, schema.jobs):
         connection.execute(delete(table).where(table.c.task_id == task_id))
-    leases.forget(connection, lease_name(task_id))
 
 
 def _to_row(job: Job) -> dict[str, Any]:

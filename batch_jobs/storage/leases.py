@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, update
 
 from batch_jobs import system
 from batch_jobs.errors import JobHeld, StoreError
@@ -81,11 +81,6 @@ def release(engine: Engine, lease: Lease) -> None:
     with writing(engine) as connection:
         mine = (leases.c.name == lease.name) & (leases.c.token == lease.token)
         connection.execute(update(leases).where(mine).values(expires_at=0))
-
-
-def forget(connection: Connection, name: str) -> None:
-    """Drop a lease together with its job."""
-    connection.execute(delete(leases).where(leases.c.name == name))
 
 
 def current_holder(engine: Engine, name: str, now: float) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from batch_jobs.errors import StoreError
-from batch_jobs.models import SHARD_MOVES, ShardState
+from batch_jobs.models import SHARD_MOVES, BatchState, ShardState
 from batch_jobs.storage.schema import jobs
 from batch_jobs.storage.schema import provider_batches as table
 
@@ -38,6 +38,7 @@ class Shard:
     schema_sha256: str | None = None
     file_id: str | None = None
     batch_id: str | None = None
+    batch_state: BatchState | None = None
     provider_state: str | None = None
     finished: int = 0
     problems: list[dict[str, Any]] | None = None
@@ -141,5 +142,6 @@ def _same(shard: Shard) -> tuple[Any, ...]:
 def _from_row(row: Any) -> Shard:
     values = dict(row._mapping)
     values["state"] = ShardState(values["state"])
+    values["batch_state"] = BatchState(values["batch_state"]) if values["batch_state"] else None
     values["was_unknown"] = bool(values["was_unknown"])
     return Shard(**values)

@@ -1,0 +1,141 @@
+"""The words and figures that people see: a label column and short sentences; pure text, no state."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+
+import click
+
+from batch_jobs.config import ModelEntry
+from batch_jobs.lifecycle.plan import PlanFigures
+from batch_jobs.lifecycle.view import JobView
+from batch_jobs.models import JobOutcome, Mode, Phase, Status
+from batch_jobs.storage.jobs import Job
+
+LABEL_CHARS = 14
+
+
+def line(label: str, text: str, color: str | None = None) -> str:
+    """One line of the report: the label, then the text."""
+    shown = f"{label:<{LABEL_CHARS}}"
+    if "NO_COLOR" not in os.environ:
+        shown = click.style(shown, fg=color or "cyan")
+    return f"{shown}{text}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`, `2 batches`."""
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def money(usd: float | None) -> str:
+    """`$0.41`, `under $0.01`, `$1,204.00`."""
+    if usd is None:
+        return "an unknown price"
+    if usd == 0:
+        return "$0.00"
+    return "under $0.01" if usd < 0.01 else f"${usd:,.2f}"
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `6 min`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{round(whole / 60)} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def file_line(job: Job) -> str:
+    """What was taken in."""
+    text = f"{count(job.rows, 'row')}, {job.format.describe()}, {count(len(job.columns), 'column')}"
+    return line(job.file_name, text) if len(job.file_name) < LABEL_CHARS else line("file", f"{job.file_name}: {text}")
+
+
+def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list[str]:
+    """What it will take, before anything is sent."""
+    where = count(figures.shards, "batch") if figures.mode is Mode.BATCH else "single calls"
+    known = f"; {figures.known:,} answered before" if figures.known else ""
+    sends = f", {figures.to_send:,} to send in {where}" if figures.to_send else ", nothing to send"
+    lines = [line("plan", f"{count(figures.rows, 'row')} = {count(figures.items, 'item')}{known}{sends}")]
+    if figures.failed_rows:
+        first = "; ".join(f"row {number:,}: {why}" for number, why in figures.first_errors[:3])
+        lines.append(line("prompt", f"{count(figures.failed_rows, 'row')} can't be rendered ({first})", "yellow"))
+    lines.append(line("mode", f"{figures.mode}: {figures.why}"))
+    if figures.to_send:
+        lines.append(line("cost", _cost(job, figures, entry)))
+    if job.simulated:
+        lines.append(
+            line("sandbox", "simulated answers from this machine: nothing is sent out, nothing is billed", "yellow")
+        )
+    elif any(name in job.columns for name in job.output_columns.values()):
+        lines.append(line("columns", ", ".join(job.output_columns.values())))
+    return lines
+
+
+def _cost(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> str:
+    if entry is None:
+        return f"unknown: config.json has no price for {job.model} (providers.{job.provider}.models)"
+    tokens = f"{figures.input_tokens:,} tokens in, {figures.output_tokens:,} out"
+    prices = f"{job.model}, prices of {_day(entry.date)}"
+    return f"about {money(figures.batch_usd)} by batch, {money(figures.concurrent_usd)} at once ({prices}; {tokens})"
+
+
+def _day(day: date) -> str:
+    return day.isoformat()
+
+
+def done_lines(view: JobView) -> list[str]:
+    """How a job ended."""
+    parts = [f"{view.succeeded:,} of {count(view.rows, 'row')} answered"]
+    parts += [f"{number:,} {reason}" for reason, number in view.reasons.items()]
+    parts += [duration(view.seconds), money(view.cost_usd) if view.price_known else "price unknown"]
+    if view.simulated:
+        parts.append("simulated")
+    color = {JobOutcome.COMPLETE: "green", JobOutcome.FAILED: "red"}.get(view.outcome or JobOutcome.PARTIAL, "yellow")
+    lines = [line("cancelled" if view.outcome is JobOutcome.CANCELLED else "done", ", ".join(parts), color)]
+    lines += [line("", f"row {number:,}: {reason}") for number, reason in view.first_failures]
+    if view.failed > len(view.first_failures):
+        lines.append(line("", f"and {view.failed - len(view.first_failures):,} more: see the status column"))
+    if view.cells_changed:
+        lines.append(
+            line("note", f"{count(view.cells_changed, 'cell')} of ours did not fit the file's format as written")
+        )
+    return lines
+
+
+def status_lines(view: JobView) -> list[str]:
+    """How a job stands."""
+    simulated = " (sandbox)" if view.simulated else ""
+    lines = [
+        line("job", f"{view.task_id}{simulated}"),
+        line("file", f"{view.file_name}, {count(view.rows, 'row')}, {view.task} / {view.data_case}"),
+        line("model", f"{view.provider} {view.model}, {view.mode}"),
+    ]
+    if view.status is Status.DONE:
+        lines += done_lines(view)
+    else:
+        lines.append(line("status", f"{view.status}: {_standing(view)}"))
+    if view.message:
+        lines.append(line("needs you", view.message, "red"))
+    if view.unknown_outcomes:
+        text = f"{count(view.unknown_outcomes, 'batch')} may or may not have been accepted; being looked for"
+        lines.append(line("unknown", text, "yellow"))
+    if view.output:
+        lines.append(line("file", view.output))
+    return lines
+
+
+def _standing(view: JobView) -> str:
+    if view.phase is not Phase.RUNNING:
+        return {Phase.RECEIVED: "not planned yet", Phase.PLANNED: "waits for the word to send"}.get(
+            view.phase, view.phase.value
+        )
+    if view.mode is Mode.CONCURRENT or not view.batch_total:
+        return f"{view.answered_items:,} of {count(view.items, 'item')} answered"
+    eta = f", about {duration(view.eta_seconds)} left" if view.eta_seconds else ""
+    state = (view.provider_state or "").replace("_", " ")
+    return f"round {view.round + 1}, {state} {view.batch_done:,}/{view.batch_total:,}{eta}"

@@ -1,0 +1,287 @@
+"""Advance: take one job as far as it goes now, under its lease, and say when to come again.
+
+Whoever comes may call it: the CLI that waits, the status script the next morning, the poller of the API server.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from batch_jobs.errors import ProviderError, RequestRejected
+from batch_jobs.lifecycle.collect import fetch_shard, poll_shard
+from batch_jobs.lifecycle.concurrent import answer_all
+from batch_jobs.lifecycle.control import begin, pause
+from batch_jobs.lifecycle.eta import round_eta
+from batch_jobs.lifecycle.finish import write_output
+from batch_jobs.lifecycle.joblog import job_log
+from batch_jobs.lifecycle.merge import merge_shard, reject_shard
+from batch_jobs.lifecycle.plan import plan_job
+from batch_jobs.lifecycle.policy import Pace, poll_seconds
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.rounds import open_round
+from batch_jobs.lifecycle.run import Notify, Progress, Run, nobody
+from batch_jobs.lifecycle.submit import mark_unknown, reconcile, submit_shard
+from batch_jobs.models import EventName, JobOutcome, Mode, Outcome, Phase, ShardState
+from batch_jobs.storage import events, items, jobs, leases, shards
+from batch_jobs.storage.jobs import Job, lease_name
+from batch_jobs.storage.shards import Shard
+
+logger = logging.getLogger(__name__)
+
+
+class Came(StrEnum):
+    """How far `advance` came."""
+
+    DONE = "done"
+    CONFIRM = "confirm"  # planned; somebody has to say that it may be sent
+    PAUSED = "paused"
+    WAIT = "wait"  # nothing to do before `seconds` have passed
+    STOPPED = "stopped"  # asked to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """How far a job came, and when to come again."""
+
+    came: Came
+    seconds: float = 0.0
+
+
+def advance(project: Project, task_id: str, notify: Notify = nobody, stop: threading.Event | None = None) -> Advanced:
+    """Take a job as far as it goes now.
+
+    Raises:
+        JobHeld: another process is advancing it.
+        BatchJobsError: what the operator or user must hear about; the job stays resumable.
+    """
+    with leases.holding(project.ledger.engine, lease_name(task_id)) as lease:
+        run = Run(project, lease, notify, stop or threading.Event())
+        with job_log(project, task_id):
+            while True:
+                with project.ledger.read() as connection:
+                    job = jobs.get(connection, task_id)
+                advanced = _STEPS[job.phase](run, job)
+                if advanced is not None:
+                    return advanced
+                if run.stop.is_set():
+                    return Advanced(Came.STOPPED)
+
+
+def _received(run: Run, job: Job) -> Advanced | None:
+    plan_job(run, job)
+    return None
+
+
+def _planned(run: Run, job: Job) -> Advanced | None:
+    if not job.autostart:
+        return Advanced(Came.CONFIRM)
+    begin(run, job)
+    return None
+
+
+def _paused(_: Run, __: Job) -> Advanced | None:
+    return Advanced(Came.PAUSED)
+
+
+def _writing(run: Run, job: Job) -> Advanced | None:
+    write_output(run, job)
+    return None
+
+
+def _done(_: Run, __: Job) -> Advanced | None:
+    return Advanced(Came.DONE)
+
+
+def _running(run: Run, job: Job) -> Advanced | None:
+    try:
+        return _concurrent(run, job) if job.mode is Mode.CONCURRENT else _batch(run, job)
+    except ProviderError as error:
+        if not error.operator:
+            raise
+        pause(run, job, error.message)
+        return None
+
+
+def _concurrent(run: Run, job: Job) -> Advanced | None:
+    blocked = answer_all(run, job)
+    if blocked is not None:
+        raise blocked
+    if run.stop.is_set():
+        return Advanced(Came.STOPPED)
+    with run.project.ledger.read() as connection:
+        if jobs.get(connection, job.task_id).phase is not job.phase:
+            return None  # cancelled meanwhile
+    _close(run, job, Outcome.MISSING)
+    return None
+
+
+def _batch(run: Run, job: Job) -> Advanced | None:
+    """One pass over the round's shards; then the next round, the end, or a wait."""
+    open_round(run, job)
+    waits = _pass(run, job)
+    if run.stop.is_set():
+        return Advanced(Came.STOPPED)
+    if waits is not None:
+        return Advanced(Came.WAIT, waits)
+    with run.project.ledger.read() as connection:
+        left = items.open_items(connection, job.task_id)
+    if left and job.round - job.round_base + 1 < run.project.settings.rounds.max:
+        with run.write() as connection:
+            jobs.change(connection, job.task_id, round=job.round + 1)
+            events.add(connection, job.task_id, EventName.ROUND_ENDED, {"round": job.round, "open": len(left)})
+        return None
+    _close(run, job, Outcome.MISSING)
+    return None
+
+
+def _cancelling(run: Run, job: Job) -> Advanced | None:
+    """Stop what can be stopped, fetch what was finished, and end."""
+    with run.project.ledger.read() as connection:
+        under_way = [s for s in shards.of_job(connection, job.task_id) if s.state is not ShardState.MERGED]
+    if any(shard.state is ShardState.SUBMITTED for shard in under_way):
+        _cancel_batches(run, job, under_way)
+    waits = _pass(run, job)
+    if waits is not None:
+        return Advanced(Came.STOPPED) if run.stop.is_set() else Advanced(Came.WAIT, waits)
+    _close(run, job, Outcome.CANCELLED, cancelled=True)
+    return None
+
+
+def _cancel_batches(run: Run, job: Job, under_way: list[Shard]) -> None:
+    provider = run.project.provider(job)
+    for shard in under_way:
+        if shard.state is ShardState.SUBMITTED and shard.batch_id and "cancel" not in (shard.provider_state or ""):
+            try:
+                provider.cancel(shard.batch_id)
+            except RequestRejected:  # it has ended meanwhile; the poll will see it
+                logger.info("cancel.too_late", extra={"task_id": job.task_id, "data": {"batch": shard.batch_id}})
+
+
+def _close(run: Run, job: Job, otherwise: Outcome, *, cancelled: bool = False) -> None:
+    """Every item has its outcome now: on to the output file."""
+    with run.write() as connection:
+        items.close_open(connection, job.task_id, otherwise)
+        jobs.move(connection, job, Phase.WRITING, outcome=JobOutcome.CANCELLED if cancelled else None)
+        events.add(connection, job.task_id, EventName.JOB_WRITING)
+
+
+def _pass(run: Run, job: Job) -> float | None:
+    """Take every shard of the round as far as it goes now; one shard's failure does not stop the others.
+
+    Returns:
+        Seconds until the next look; None when every shard is merged.
+    """
+    with run.project.ledger.read() as connection:
+        of_round = shards.of_job(connection, job.task_id, job.round)
+    waits: list[float] = []
+    for shard in of_round:
+        if run.stop.is_set():
+            return 0.0
+        seconds = _take_along(run, job, shard)
+        if seconds is not None:
+            waits.append(seconds)
+        _show(run, job)
+    return min(waits) if waits else None
+
+
+def _take_along(run: Run, job: Job, shard: Shard) -> float | None:
+    """Step one shard until it is merged (None) or has to wait (seconds)."""
+    while shard.state is not ShardState.MERGED:
+        before = shard.state
+        try:
+            shard = _SHARD_STEPS[before](run, job, shard)
+        except ProviderError as error:
+            return _provider_failed(run, job, shard, error)
+        if shard.state is before or shard.state is ShardState.UNKNOWN:
+            return _pace(run, shard)
+    return None
+
+
+def _provider_failed(run: Run, job: Job, shard: Shard, error: ProviderError) -> float | None:
+    """A provider that did not do what was asked: come again later, pause, or (a rejected shard) end its items."""
+    if error.operator:
+        raise error
+    if isinstance(error, RequestRejected):
+        if shard.state is ShardState.RENDERED:
+            reject_shard(run, job, shard, error)
+            return None
+        pause(run, job, f"{error.message} (batch {shard.batch_id})")
+        return 0.0
+    run.notify(Progress(job.task_id, "trouble", 0, 0, error.message))
+    data = {"shard_key": shard.shard_key, "why": error.message, "code": error.code}
+    with run.write() as connection:
+        events.add(connection, job.task_id, EventName.PROVIDER_FAILED, data)
+    return max(_pace(run, shard), error.retry_after_seconds or 0.0)
+
+
+def _render_to_submit(run: Run, job: Job, shard: Shard) -> Shard:
+    if job.phase is Phase.CANCELLING:
+        return _drop(run, shard)
+    return submit_shard(run, job, shard)
+
+
+def _drop(run: Run, shard: Shard) -> Shard:
+    """A shard of a cancelled job that was never sent: nothing to fetch."""
+    with run.write() as connection:
+        return shards.move(connection, shard, ShardState.MERGED, merged_at=run.project.clock())
+
+
+def _found_submitting(run: Run, job: Job, shard: Shard) -> Shard:
+    """A holder before us died between its intent and the provider's answer."""
+    return mark_unknown(run, job, shard, "a process died while it was submitting")
+
+
+def _merge(run: Run, job: Job, shard: Shard) -> Shard:
+    tally = merge_shard(run, job, shard)
+    if tally.paused_by:
+        pause(run, job, tally.paused_by)
+    with run.project.ledger.read() as connection:
+        return shards.get(connection, shard)
+
+
+def _pace(run: Run, shard: Shard) -> float:
+    polling = run.project.settings.polling
+    since = shard.submitted_at or shard.unknown_at or shard.rendered_at
+    age = max(run.project.clock() - since, 0.0)
+    wait = poll_seconds(age, Pace(polling.min_seconds, polling.max_seconds), random.random())
+    if shard.state is ShardState.UNKNOWN and shard.unknown_at is not None:
+        ends = shard.unknown_at + run.project.settings.submission.quarantine_seconds - run.project.clock()
+        return max(min(wait, ends), 0.05)
+    return wait
+
+
+def _show(run: Run, job: Job) -> None:
+    """Tell whoever watches how the round's batches stand, by the provider's counts."""
+    with run.project.ledger.read() as connection:
+        of_round = shards.of_job(connection, job.task_id, job.round)
+        typical = shards.typical_seconds(connection, job.provider, job.model)
+    total = sum(shard.requests for shard in of_round)
+    done = sum(shard.requests if shard.ended_at else shard.finished for shard in of_round)
+    states = [shard.provider_state or shard.state.value for shard in of_round if shard.state is not ShardState.MERGED]
+    eta = round_eta(of_round, typical, run.project.clock())
+    run.notify(Progress(job.task_id, "waiting", done, total, states[0] if states else "merged", eta))
+
+
+_SHARD_STEPS: dict[ShardState, Callable[[Run, Job, Shard], Shard]] = {
+    ShardState.RENDERED: _render_to_submit,
+    ShardState.SUBMITTING: _found_submitting,
+    ShardState.UNKNOWN: reconcile,
+    ShardState.SUBMITTED: poll_shard,
+    ShardState.ENDED: fetch_shard,
+    ShardState.FETCHED: _merge,
+}
+
+_STEPS: dict[Phase, Callable[[Run, Job], Advanced | None]] = {
+    Phase.RECEIVED: _received,
+    Phase.PLANNED: _planned,
+    Phase.RUNNING: _running,
+    Phase.PAUSED: _paused,
+    Phase.CANCELLING: _cancelling,
+    Phase.WRITING: _writing,
+    Phase.DONE: _done,
+}

@@ -1,0 +1,200 @@
+"""The concurrent path: a pool of threads with single calls, one retry layer (tenacity), one merging thread.
+
+Calls in flight are bounded; what has come back is merged in groups, cache first. A stop finishes what is in flight.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
+from tenacity.stop import stop_when_event_set
+from tenacity.wait import wait_random_exponential
+
+from batch_jobs.errors import ProviderError
+from batch_jobs.lifecycle.filing import file_answers
+from batch_jobs.lifecycle.merge import Attempt, Merger, checked_result
+from batch_jobs.lifecycle.policy import WIDEN_FACTOR
+from batch_jobs.lifecycle.rounds import body_of, planned_items
+from batch_jobs.lifecycle.run import Progress, Run
+from batch_jobs.models import ItemResult, Outcome, Phase
+from batch_jobs.render.bodies import BodyReader
+from batch_jobs.storage import items, jobs
+from batch_jobs.storage.jobs import Job
+from providers.connect import codec_for
+from providers.contract import Codec, Provider
+
+FILE_EVERY = 1_000
+
+
+class InvalidResponse(Exception):
+    """The model answered, but not in the task's schema; the paid result travels with it."""
+
+    def __init__(self, result: ItemResult) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+@dataclass
+class Answered:
+    """What the attempts at one item came to.
+
+    Attributes:
+        attempts: every executed call, and the last failure; the last one counts.
+        blocked: an error that concerns the account: the item stays open and the job pauses.
+    """
+
+    item: int
+    attempts: list[Attempt] = field(default_factory=list)
+    blocked: ProviderError | None = None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Makes the calls of one job; shared by the pool's threads."""
+
+    run: Run
+    job: Job
+    provider: Provider
+    codec: Codec
+    merger: Merger
+
+    def answer(self, item: int, body: bytes) -> Answered:
+        """Answer one item, trying again as `concurrent.attempts` allows."""
+        answered = Answered(item)
+        if self.run.stop.is_set():
+            return answered
+        result = self._try(answered, body)
+        if result is not None and result.outcome is Outcome.TRUNCATED and not self.run.stop.is_set():
+            wider = self.codec.widen(body, self.job.parameters.max_output_tokens * WIDEN_FACTOR)
+            result = self._try(answered, wider)
+        if result is not None and result.outcome is Outcome.INVALID and self.run.stop.is_set():
+            answered.attempts[-1] = replace(answered.attempts[-1], provisional=True)
+        return answered
+
+    def _try(self, answered: Answered, body: bytes) -> ItemResult | None:
+        settings = self.run.project.settings.concurrent
+        retrying = Retrying(
+            stop=stop_after_attempt(settings.attempts) | stop_when_event_set(self.run.stop),
+            wait=_Wait(settings.min_wait_seconds, settings.max_wait_seconds),
+            retry=retry_if_exception(_worth_another_try),
+            sleep=sleep_using_event(self.run.stop),
+            reraise=True,
+        )
+        try:
+            return retrying(self._call, answered, body)
+        except InvalidResponse as error:
+            return error.result
+        except ProviderError as error:
+            if error.operator:
+                answered.blocked = error
+            elif not (error.transient and self.run.stop.is_set()):
+                self._note(answered, _as_result(error))
+        return None
+
+    def _call(self, answered: Answered, body: bytes) -> ItemResult:
+        result = checked_result(self.merger.prompt, self.provider.complete(body))
+        self._note(answered, result)
+        if result.outcome is Outcome.INVALID:
+            raise InvalidResponse(result)
+        if result.transient:
+            raise _TransientResult(result)
+        return result
+
+    def _note(self, answered: Answered, result: ItemResult) -> None:
+        call_id = f"{self.job.task_id}-c{answered.item}-{uuid.uuid4().hex[:12]}"
+        answered.attempts.append(Attempt(answered.item, call_id, replace(result, custom_id=call_id)))
+
+
+class _TransientResult(InvalidResponse):
+    """A result that says "not now"."""
+
+
+class _Wait:
+    """Exponential wait with full jitter between the bounds; a longer Retry-After is honoured."""
+
+    def __init__(self, min_seconds: float, max_seconds: float) -> None:
+        self._jittered = wait_random_exponential(multiplier=1, min=min_seconds, max=max_seconds)
+
+    def __call__(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_seconds if isinstance(error, ProviderError) else None
+        return max(self._jittered(state), asked or 0.0)
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    return isinstance(error, InvalidResponse) or (isinstance(error, ProviderError) and error.transient)
+
+
+def _as_result(error: ProviderError) -> ItemResult:
+    code = error.code or type(error).__name__
+    return ItemResult("", Outcome.ERRORED, code=code, detail=error.message, transient=error.transient)
+
+
+def answer_all(run: Run, job: Job) -> ProviderError | None:
+    """Answer every open item of a job.
+
+    Returns:
+        None when all are answered, or the run was stopped, or the job cancelled meanwhile; else the error that
+        concerns the account, for which the job has to wait.
+    """
+    project = run.project
+    with project.ledger.read() as connection:
+        waiting = items.open_items(connection, job.task_id)
+    merger = Merger(run, job, last_round=True)
+    codec = codec_for(project.entry(job.provider).dialect, job.endpoint)
+    caller = Caller(run, job, project.provider(job), codec, merger)
+    done: list[int] = []
+    filed = 0
+    blocked: ProviderError | None = None
+    with BodyReader(project.workspace.plan(job.task_id)) as reader:
+        for answered in _answers(run, job, caller, _bodies(run, job, waiting, reader, codec)):
+            _merge(run, job, merger, answered)
+            blocked = blocked or next((one.blocked for one in answered if one.blocked), None)
+            done += [one.item for one in answered if one.attempts]
+            run.notify(Progress(job.task_id, "answering", len(done), len(waiting)))
+            if len(done) - filed >= FILE_EVERY:
+                file_answers(project, job, done[filed:])
+                filed = len(done)
+    file_answers(project, job, done[filed:])
+    return blocked
+
+
+def _answers(run: Run, job: Job, caller: Caller, source: Iterator[tuple[int, bytes]]) -> Iterator[list[Answered]]:
+    """Keep the pool busy, yield what has come back; when nothing new may start, drain what is in flight."""
+    workers = run.project.settings.concurrent.max_workers
+    blocked = False
+    flying: set[Future[Answered]] = set()
+    with ThreadPoolExecutor(workers, "call") as pool:
+        while True:
+            if not blocked and not run.stop.is_set() and not _cancelled(run, job):
+                free = islice(source, 2 * workers - len(flying))
+                flying |= {pool.submit(caller.answer, item, body) for item, body in free}
+            if not flying:
+                return
+            finished, flying = wait(flying, return_when=FIRST_COMPLETED)
+            answered = [future.result() for future in finished]
+            blocked = blocked or any(one.blocked for one in answered)
+            yield answered
+
+
+def _bodies(run: Run, job: Job, waiting: list[int], reader: BodyReader, codec: Codec) -> Iterator[tuple[int, bytes]]:
+    for planned in planned_items(run, job, waiting):
+        yield planned.item, body_of(reader, codec, job, planned, None)
+
+
+def _merge(run: Run, job: Job, merger: Merger, answered: list[Answered]) -> None:
+    attempts = [attempt for one in answered for attempt in one.attempts]
+    if attempts:
+        with run.project.ledger.read() as connection:
+            records = items.some(connection, job.task_id, [attempt.item for attempt in attempts])
+        merger.merge_now(attempts, records)
+
+
+def _cancelled(run: Run, job: Job) -> bool:
+    with run.project.ledger.read() as connection:
+        return jobs.get(connection, job.task_id).phase is not Phase.RUNNING

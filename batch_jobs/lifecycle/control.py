@@ -1,0 +1,95 @@
+"""What people say to a job: begin, pause, resume, cancel, discard."""
+
+from __future__ import annotations
+
+from batch_jobs.errors import WrongMoment
+from batch_jobs.lifecycle.filing import expect_folders, file_answers
+from batch_jobs.lifecycle.manifest import write_manifest
+from batch_jobs.lifecycle.plan import plan_of
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.run import Run
+from batch_jobs.models import EventName, Phase
+from batch_jobs.storage import events, jobs, leases
+from batch_jobs.storage.files import remove_tree
+from batch_jobs.storage.jobs import Job, lease_name
+
+
+def begin(run: Run, job: Job) -> None:
+    """PLANNED to RUNNING: make the folders of what is to do, file what was answered before, and go."""
+    if plan_of(job).known:
+        file_answers(run.project, job, None, known_only=True)
+    expect_folders(run.project, job)
+    with run.write() as connection:
+        jobs.move(connection, job, Phase.RUNNING, started_at=run.project.clock())
+        events.add(connection, job.task_id, EventName.JOB_STARTED, {"mode": job.mode, "simulated": job.simulated})
+    write_manifest(run.project, job.task_id)
+
+
+def approve(project: Project, task_id: str) -> None:
+    """The user's word that the planned job may be sent."""
+    with project.ledger.write() as connection:
+        jobs.change(connection, task_id, autostart=1)
+
+
+def pause(run: Run, job: Job, why: str) -> None:
+    """RUNNING to PAUSED: an operator must act; nothing is sent until `resume`."""
+    with run.write() as connection:
+        now = jobs.get(connection, job.task_id)
+        if now.phase is not Phase.RUNNING:
+            return
+        jobs.move(connection, now, Phase.PAUSED, message=why)
+        events.add(connection, job.task_id, EventName.JOB_PAUSED, {"why": why})
+    write_manifest(run.project, job.task_id)
+
+
+def resume(project: Project, task_id: str) -> Job:
+    """PAUSED to RUNNING; a job that is not paused is returned as it is.
+
+    Raises:
+        WrongMoment: the job is done.
+    """
+    with project.ledger.write() as connection:
+        job = jobs.get(connection, task_id)
+        if job.phase is Phase.DONE:
+            raise WrongMoment(
+                f"job {task_id} is done already; get its file with: batch-jobs status {task_id} --download"
+            )
+        if job.phase is Phase.PAUSED:
+            jobs.move(connection, job, Phase.RUNNING, message=None)
+            jobs.change(connection, task_id, round_base=job.round)
+            events.add(connection, task_id, EventName.JOB_RESUMED)
+        return jobs.get(connection, task_id)
+
+
+def cancel(project: Project, task_id: str) -> Job:
+    """Ask a job to stop: what was finished is still fetched, what was not sent never is.
+
+    Raises:
+        WrongMoment: the job is done, or about to be.
+    """
+    with project.ledger.write() as connection:
+        job = jobs.get(connection, task_id)
+        if job.phase is Phase.CANCELLING:
+            return job
+        if job.phase in {Phase.WRITING, Phase.DONE}:
+            raise WrongMoment(f"job {task_id} has ended already; there is nothing left to cancel")
+        jobs.move(connection, job, Phase.CANCELLING, message=None)
+        events.add(connection, task_id, EventName.JOB_CANCEL_ASKED)
+        return jobs.get(connection, task_id)
+
+
+def discard(project: Project, task_id: str) -> None:
+    """Forget a job that never sent anything, with its files (a dry run, or "no" to the plan).
+
+    Raises:
+        JobHeld: another process is working on it.
+        WrongMoment: something was sent.
+    """
+    with leases.holding(project.ledger.engine, lease_name(task_id)) as lease:
+        with project.ledger.write(lease) as connection:
+            job = jobs.get(connection, task_id)
+            if job.phase not in {Phase.RECEIVED, Phase.PLANNED}:
+                raise WrongMoment(f"job {task_id} has begun; stop it with: batch-jobs cancel {task_id}")
+            jobs.remove(connection, task_id)
+        remove_tree(project.workspace.input(task_id))
+        remove_tree(project.workspace.output(task_id))

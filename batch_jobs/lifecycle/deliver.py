@@ -1,0 +1,86 @@
+"""Hand the finished file over: beside the user's file under a free name, or where `--output` says."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from batch_jobs.errors import UserError, WrongMoment
+from batch_jobs.lifecycle.finish import output_file
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.models import EventName, Phase
+from batch_jobs.storage import events, jobs
+from batch_jobs.storage.files import copy_file, publish_new, sha256_of
+from batch_jobs.storage.jobs import Job
+
+
+def finished_file(project: Project, task_id: str) -> tuple[Job, Path]:
+    """A done job and its output file in the store.
+
+    Raises:
+        WrongMoment: not done yet, or cancelled before there was anything to write.
+    """
+    with project.ledger.read() as connection:
+        job = jobs.get(connection, task_id)
+    if job.phase is not Phase.DONE:
+        raise WrongMoment(f"job {task_id} is not done yet ({job.phase}); ask again with: batch-jobs status {task_id}")
+    path = output_file(project, job)
+    if path is None:
+        raise WrongMoment(f"job {task_id} was cancelled before anything was sent: there is no output file")
+    return job, path
+
+
+def deliver(project: Project, task_id: str, output: Path | None = None, folder: Path | None = None) -> Path:
+    """Copy the output to where the user wants it.
+
+    Args:
+        project: the project.
+        task_id: a done job.
+        output: this very file, replaced atomically if it is there.
+        folder: where it goes without `output`, when the job does not know the user's own file.
+
+    Returns:
+        Where the file is now. Delivered there before and unchanged since, it is not written again.
+
+    Raises:
+        WrongMoment: not done yet.
+        UserError: `output` is a folder or lies in a folder that is not there.
+    """
+    job, source = finished_file(project, task_id)
+    digest = sha256_of(source)
+    if output is not None:
+        _check_target(output)
+        copy_file(source, output)
+        return _remember(project, job, output, digest)
+    beside = Path(job.source_path).parent if job.source_path else folder
+    if beside is None or not beside.is_dir():
+        return source
+    for path in job.delivered:
+        if Path(path).parent == beside and Path(path).is_file() and sha256_of(Path(path)) == job.delivered[path]:
+            return Path(path)
+    return _remember(project, job, _first_free(source, beside, job), digest)
+
+
+def _first_free(source: Path, folder: Path, job: Job) -> Path:
+    """Publish under `<stem>.<task>.<ext>`, or `-2`, `-3`, ...: never over a file that is there."""
+    stem = Path(job.file_name).stem
+    for number in count(1):
+        target = folder / f"{stem}.{job.task}{'' if number == 1 else f'-{number}'}{job.suffix}"
+        if publish_new(source, target):
+            return target
+    raise AssertionError("count() does not end")
+
+
+def _check_target(output: Path) -> None:
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; give the output a file name")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: there is no folder {output.parent}; make it, or choose another place")
+
+
+def _remember(project: Project, job: Job, path: Path, digest: str) -> Path:
+    with project.ledger.write() as connection:
+        delivered = {**jobs.get(connection, job.task_id).delivered, str(path.resolve()): digest}
+        jobs.change(connection, job.task_id, delivered=delivered)
+        events.add(connection, job.task_id, EventName.JOB_DELIVERED, {"path": str(path)})
+    return path

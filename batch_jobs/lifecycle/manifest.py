@@ -1,0 +1,82 @@
+"""What goes into a job's manifest: the job, its rounds, its provider batches, its costs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.output.manifest import write_documents
+from batch_jobs.storage import calls, jobs, shards
+from batch_jobs.storage.shards import Shard
+
+
+def write_manifest(project: Project, task_id: str) -> None:
+    """Write `batch_output/<task_id>/manifest.json` from the ledger."""
+    with project.ledger.read() as connection:
+        job = jobs.get(connection, task_id)
+        batches = shards.of_job(connection, task_id)
+        spent = calls.spent(connection, task_id)
+    document: dict[str, Any] = {
+        "task_id": job.task_id,
+        "simulated": job.simulated,
+        "status": job.status,
+        "outcome": job.outcome,
+        "task": job.task,
+        "data_case": job.data_case,
+        "provider": job.provider,
+        "model": job.model,
+        "endpoint": job.endpoint,
+        "account": job.account,
+        "mode": job.mode,
+        "file": job.file_name,
+        "file_sha256": job.file_sha256,
+        "format": job.format.describe(),
+        "rows": job.rows,
+        "columns_added": list(job.output_columns.values()),
+        "prompt_sha256": job.prompt_sha256,
+        "schema_sha256": job.schema_sha256,
+        "plan": job.plan,
+        "created_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+        "done_at": iso(job.done_at),
+    }
+    costs = {
+        "calls": spent.calls,
+        "input_tokens": spent.input_tokens,
+        "cached_tokens": spent.cached_tokens,
+        "output_tokens": spent.output_tokens,
+        "cost_usd": spent.cost_usd,
+    }
+    rounds = [_round(number, list(group)) for number, group in groupby(batches, key=lambda shard: shard.round)]
+    tables = {"job": [document], "rounds": rounds, "batches": [_batch(shard) for shard in batches], "costs": [costs]}
+    write_documents(project.workspace.manifest(task_id), tables)
+
+
+def _round(number: int, batches: list[Shard]) -> dict[str, Any]:
+    return {"round": number, "batches": len(batches), "requests": sum(shard.requests for shard in batches)}
+
+
+def _batch(shard: Shard) -> dict[str, Any]:
+    return {
+        "round": shard.round,
+        "shard": shard.shard,
+        "shard_key": shard.shard_key,
+        "batch_id": shard.batch_id,
+        "state": shard.state,
+        "provider_state": shard.provider_state,
+        "requests": shard.requests,
+        "bytes": shard.bytes,
+        "sha256": shard.sha256,
+        "account": shard.account,
+        "model": shard.model,
+        "creates": shard.creates,
+        "submitted_at": iso(shard.submitted_at),
+        "ended_at": iso(shard.ended_at),
+    }
+
+
+def iso(at: float | None) -> str | None:
+    """Unix seconds as ISO 8601 UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at is not None else None

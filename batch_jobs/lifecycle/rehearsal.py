@@ -1,0 +1,59 @@
+"""`--sandbox`: find the project's sandbox server, or start it; it ends by itself when nobody uses it any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from batch_jobs import system
+from batch_jobs.errors import StoreError
+from batch_jobs.storage.workspace import Workspace
+
+IDLE_EXIT_SECONDS = 60
+START_SECONDS = 30.0
+LOOK_SECONDS = 0.05
+
+
+def ensure_sandbox(workspace: Workspace) -> str:
+    """The address of this root's sandbox, started if it does not run; its state is kept from one time to the next.
+
+    Raises:
+        StoreError: it did not start; names its log.
+    """
+    state = workspace.sandbox
+    state.mkdir(parents=True, exist_ok=True)
+    with system.exclusive_lock(state / "start.lock"):
+        url = _running(state)
+        return url if url is not None else _start(state)
+
+
+def _running(state: Path) -> str | None:
+    try:
+        url = str(json.loads((state / "server.json").read_bytes())["url"])
+        with urllib.request.urlopen(f"{url}/sandbox/healthz", timeout=5) as reply:
+            health = json.loads(reply.read())
+    except (OSError, ValueError, KeyError, urllib.error.URLError):
+        return None
+    return url if health.get("simulated") is True else None
+
+
+def _start(state: Path) -> str:
+    (state / "server.json").unlink(missing_ok=True)
+    log = state / "server.log"
+    options = ["--port", "0", "--state", str(state), "--idle-exit", str(IDLE_EXIT_SECONDS)]
+    process = system.start_detached([sys.executable, "-m", "batch_jobs", "sandbox", *options], log, dict(os.environ))
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        url = _running(state)
+        if url is not None:
+            return url
+        if process.poll() is not None:
+            break
+        time.sleep(LOOK_SECONDS)
+    process.kill()
+    raise StoreError(f"the sandbox did not start; see {log}")
