@@ -50,7 +50,7 @@ def sandbox(port: int, host: str, state: str, behaviour: str | None, idle_exit: 
     from providers.sandbox.server import serve as serve_sandbox
 
     try:
-        chosen = Behaviour.load(Path(behaviour)) if behaviour else Behaviour()
+        chosen = Behaviour.from_json(Path(behaviour).read_bytes()) if behaviour else Behaviour()
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{behaviour}: {error}") from error
     serve_sandbox(host=host, port=port, state=Path(state), behaviour=chosen, idle_exit_seconds=idle_exit)

@@ -64,8 +64,8 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
     if figures.failed_rows:
         first = "; ".join(f"row {number:,}: {why}" for number, why in figures.first_errors[:3])
         lines.append(line("prompt", f"{count(figures.failed_rows, 'row')} can't be rendered ({first})", "yellow"))
-    lines.append(line("mode", f"{figures.mode}: {figures.why}"))
     if figures.to_send:
+        lines.append(line("mode", f"{figures.mode}: {figures.why}"))
         lines.append(line("cost", _cost(job, figures, entry)))
     if job.simulated:
         lines.append(
@@ -139,3 +139,33 @@ def _standing(view: JobView) -> str:
     eta = f", about {duration(view.eta_seconds)} left" if view.eta_seconds else ""
     state = (view.provider_state or "").replace("_", " ")
     return f"round {view.round + 1}, {state} {view.batch_done:,}/{view.batch_total:,}{eta}"
+
+
+def preview_lines(rows: list[list[str]], width: int) -> list[str]:
+    """A small table: the first line is the header, every cell cut so that a line fits `width` characters."""
+    if len(rows) < 2:
+        return []
+    columns = list(zip(*([_flat(cell) for cell in row] for row in rows), strict=True))
+    widths = _widths([max(len(cell) for cell in column) for column in columns], width - LABEL_CHARS)
+    lines = [
+        "  ".join(_cut(cell, room) for cell, room in zip(row, widths, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
+    rule = "  ".join("-" * room for room in widths)
+    return [line("", text.rstrip()) for text in (lines[0], rule, *lines[1:])]
+
+
+def _widths(wanted: list[int], width: int) -> list[int]:
+    """Room per column: what it wants, the widest ones giving way."""
+    room = list(wanted)
+    while sum(room) + 2 * (len(room) - 1) > width and max(room) > 6:
+        room[room.index(max(room))] -= 1
+    return room
+
+
+def _flat(cell: str) -> str:
+    return " ".join(cell.split())
+
+
+def _cut(cell: str, room: int) -> str:
+    return f"{cell:<{room}}" if len(cell) <= room else f"{cell[: room - 1]}…"

@@ -8,9 +8,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from pathlib import Path
+from typing import IO
 
+import orjson
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_random_exponential
@@ -148,12 +151,15 @@ def answer_all(run: Run, job: Job) -> ProviderError | None:
     merger = Merger(run, job, last_round=True)
     codec = codec_for(project.entry(job.provider).dialect, job.endpoint)
     caller = Caller(run, job, project.provider(job), codec, merger)
+    sent, received = _artefacts(run, job)
     done: list[int] = []
     filed = 0
     blocked: ProviderError | None = None
-    with BodyReader(project.workspace.plan(job.task_id)) as reader:
-        for answered in _answers(run, job, caller, _bodies(run, job, waiting, reader, codec)):
+    plan = project.workspace.plan(job.task_id)
+    with BodyReader(plan) as reader, sent.open("ab") as log_sent, received.open("ab") as log_received:
+        for answered in _answers(run, job, caller, _bodies(run, job, waiting, reader, codec, log_sent)):
             _merge(run, job, merger, answered)
+            log_received.writelines(_lines(answered))
             blocked = blocked or next((one.blocked for one in answered if one.blocked), None)
             done += [one.item for one in answered if one.attempts]
             run.notify(Progress(job.task_id, "answering", len(done), len(waiting)))
@@ -182,9 +188,29 @@ def _answers(run: Run, job: Job, caller: Caller, source: Iterator[tuple[int, byt
             yield answered
 
 
-def _bodies(run: Run, job: Job, waiting: list[int], reader: BodyReader, codec: Codec) -> Iterator[tuple[int, bytes]]:
+def _artefacts(run: Run, job: Job) -> tuple[Path, Path]:
+    """What is sent, and what comes back, a line a request and a line a call; for audit, the cache is the truth."""
+    workspace = run.project.workspace
+    sent = workspace.calls_sent(job.task_id)
+    received = workspace.calls_received(job.task_id)
+    for path in (sent, received):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return sent, received
+
+
+def _bodies(
+    run: Run, job: Job, waiting: list[int], reader: BodyReader, codec: Codec, log: IO[bytes]
+) -> Iterator[tuple[int, bytes]]:
     for planned in planned_items(run, job, waiting):
-        yield planned.item, body_of(reader, codec, job, planned, None)
+        body = body_of(reader, codec, job, planned, None)
+        log.write(codec.encode_line(f"{job.task_id}-c{planned.item}", body))
+        yield planned.item, body
+
+
+def _lines(answered: list[Answered]) -> Iterator[bytes]:
+    for one in answered:
+        for attempt in one.attempts:
+            yield orjson.dumps({"item": attempt.item, **asdict(attempt.result)}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _merge(run: Run, job: Job, merger: Merger, answered: list[Answered]) -> None:

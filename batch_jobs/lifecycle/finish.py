@@ -22,6 +22,7 @@ from batch_jobs.output.neutral import neutralise
 from batch_jobs.output.table import write_table
 from batch_jobs.render.items import PlannedRow, read_rows
 from batch_jobs.render.prompts import cell_text
+from batch_jobs.render.worker import remove_bodies
 from batch_jobs.storage import events, items, jobs
 from batch_jobs.storage.files import adopt
 from batch_jobs.storage.jobs import Job
@@ -89,6 +90,7 @@ def write_output(run: Run, job: Job) -> None:
         data = {"outcome": outcome, "answered": tally.answered, "failed": tally.failed}
         events.add(connection, job.task_id, EventName.JOB_DONE, data)
     write_manifest(project, job.task_id)
+    remove_bodies(project.workspace.plan(job.task_id))
 
 
 def outcome_of(tally: RowTally) -> JobOutcome:

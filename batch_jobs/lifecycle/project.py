@@ -134,11 +134,12 @@ class Project:
                 f"key and address again (or --sandbox, if it was a rehearsal), then: batch-jobs resume {job.task_id}"
             )
         with self._lock:
-            if job.provider not in self._connected:
-                self._connected[job.provider] = self._connect(job.provider)
-            return self._connected[job.provider]
+            name = f"{job.provider} {job.model}"
+            if name not in self._connected:
+                self._connected[name] = self._connect(job.provider, job.model)
+            return self._connected[name]
 
-    def _connect(self, provider: str) -> Provider:
+    def _connect(self, provider: str, model: str) -> Provider:
         from providers.connect import connect
 
         entry = self.entry(provider)
@@ -149,6 +150,7 @@ class Project:
             api_key=self.api_key(provider),
             timeout_seconds=entry.timeout_seconds,
             limits=self.limits(provider),
+            model=model,
         )
 
     def close(self) -> None:

@@ -159,7 +159,7 @@ def _copy(connection: Any, query: str, target: Path) -> None:
     import pyarrow.parquet as pq
 
     temp = target.with_suffix(".tmp")
-    reader = connection.execute(query).fetch_record_batch(BATCH_ROWS)
+    reader = connection.sql(query).to_arrow_reader(BATCH_ROWS)
     with pq.ParquetWriter(temp, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)

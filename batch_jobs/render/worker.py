@@ -34,6 +34,12 @@ def index_path(plan: Path, segment: int) -> Path:
     return plan / f"index-{segment:05d}.parquet"
 
 
+def remove_bodies(plan: Path) -> None:
+    """Drop what only served to make the shards: rows.parquet and items.parquet say the rest."""
+    for path in [*plan.glob("bodies-*"), *plan.glob("index-*")]:
+        path.unlink(missing_ok=True)
+
+
 def render_segment(spec: RenderSpec, segment: int, first_row: int) -> int:
     """Render one row group of the snapshot; done already is done.
 

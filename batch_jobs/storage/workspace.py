@@ -77,6 +77,14 @@ class Workspace:
         """The folder of one shard's raw results."""
         return self.output(task_id) / f"round-{round_no}" / f"shard-{shard_no:04d}"
 
+    def calls_sent(self, task_id: str) -> Path:
+        """What the concurrent path sent, a line a request."""
+        return self.input(task_id) / "calls.jsonl"
+
+    def calls_received(self, task_id: str) -> Path:
+        """What the concurrent path got back, a line a call."""
+        return self.output(task_id) / "calls.jsonl"
+
     def result(self, task_id: str, suffix: str) -> Path:
         """The finished spreadsheet."""
         return self.output(task_id) / f"output{suffix}"

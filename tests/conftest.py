@@ -1,0 +1,40 @@
+"""What every test has: no key of a real provider in the environment, and a project folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+KEY_VARIABLES = (
+    *("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    *("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL", "BATCH_JOBS_API_KEYS", "BATCH_JOBS_ROOT"),
+)
+for name in KEY_VARIABLES:
+    os.environ.pop(name, None)
+
+
+@pytest.fixture
+def project_folder(tmp_path: Path) -> Iterator[Path]:
+    """A fresh project: the shipped config.json and prompt_lib."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(REPOSITORY / "config.json", folder)
+    shutil.copytree(REPOSITORY / "prompt_lib", folder / "prompt_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    yield folder
+    _end_sandbox(folder)
+
+
+def _end_sandbox(folder: Path) -> None:
+    """A sandbox that `--sandbox` started for this project would only end when idle: end it now."""
+    try:
+        document: dict[str, Any] = json.loads((folder / "store" / "sandbox" / "server.json").read_bytes())
+        os.kill(int(document["pid"]), 9)
+    except (OSError, ValueError, KeyError):
+        return
