@@ -17,6 +17,7 @@
     │   ├── RequestRejected      definite: this request will never be accepted
     │   ├── ServerFailed         5xx or overloaded: may have been accepted
     │   ├── ConnectionFailed     no answer: may have been accepted
+    │   │   └── Unreachable          definite: no connection came about, so nothing was sent
     │   ├── TimedOut             no answer in time: may have been accepted
     │   └── UnreadableReply      an answer that can't be read: may have been accepted
     ├── StoreError           our own disk or database
@@ -200,6 +201,12 @@ class ConnectionFailed(ProviderError):
     """The provider could not be reached, or hung up."""
 
     transient = True
+
+
+class Unreachable(ConnectionFailed):
+    """The provider could not be reached."""
+
+    definite = True
 
 
 class TimedOut(ProviderError):

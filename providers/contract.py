@@ -85,7 +85,7 @@ class Codec(Protocol):
 class Provider(Protocol):
     """The wire half: few verbs, one request each (plus the paging that a listing needs).
 
-    Every method raises only `batch_jobs.errors.ProviderError` subclasses.
+    Every method raises only `batch_jobs.errors.ProviderError` subclasses, and StoreError where our own disk fails.
     """
 
     codec: Codec
@@ -103,7 +103,7 @@ class Provider(Protocol):
         ...
 
     def find_batches(self, shard: ShardFile, since: datetime) -> list[BatchView]:
-        """List the batches that were or may have been made for this shard at or after `since`, newest first.
+        """List the batches that were or may have been made for this shard since then, newest first.
 
         Where the dialect carries the key (`shard_key` set), only exact matches. Where it does not (Anthropic),
         candidates by time window and request count; `owns` proves or disproves one.

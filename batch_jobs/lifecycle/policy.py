@@ -20,19 +20,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from batch_jobs.models import ItemResult, Outcome
+from providers.codes import QUOTA_CODES
 
 WIDEN_FACTOR = 4
-ACCOUNT_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "billing_error",
-        "credit_balance_too_low",
-        "enforced_spend_limit_reached",
-        "contract_spend_limit_reached",
-    }
-)
-"""Codes that speak of the account, not of the row; the list is the providers' own (docs/decisions.md)."""
 _ONCE_MORE = frozenset({Outcome.INVALID, Outcome.TRUNCATED})
 _NOT_EXECUTED = frozenset({Outcome.EXPIRED, Outcome.MISSING, Outcome.CANCELLED})
 
@@ -56,7 +46,7 @@ def after_attempt(result: ItemResult, before: Outcome | None, *, last_round: boo
     """
     if result.outcome is Outcome.SUCCEEDED:
         return Next.FINAL
-    if result.code in ACCOUNT_CODES and not cancelling:
+    if result.code in QUOTA_CODES and not cancelling:
         return Next.PAUSE
     if last_round or cancelling:
         return Next.FINAL

@@ -118,7 +118,8 @@ def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> 
         who = identity([row[name] for name in spec.identity_columns])
         try:
             fixed, text = render(prompt, view, row)
+            body = codec.encode_body(Request(fixed, text, schema, schema_name, spec.model, spec.parameters))
         except Exception as error:  # the users' own code: whatever it raises belongs to this row
             yield who, b"", f"{type(error).__name__}: {error}"[:ERROR_CHARS]
             continue
-        yield who, codec.encode_body(Request(fixed, text, schema, schema_name, spec.model, spec.parameters)), None
+        yield who, body, None
