@@ -1,0 +1,109 @@
+"""The sandbox's own routes: what was executed, what was accepted, what was asked, and how it behaves.
+
+They need no key: they are for the tests and the person at the desk, not for the product.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from .behaviour import Behaviour
+from .handling import reply
+from .sandbox import Sandbox
+from .wires import settle_all
+
+
+def _sandbox(request: Request) -> Sandbox:
+    box: Sandbox = request.app.state.sandbox
+    return box
+
+
+Box = Annotated[Sandbox, Depends(_sandbox)]
+
+
+def router() -> APIRouter:
+    """Give the routes below /sandbox."""
+    made = APIRouter(prefix="/sandbox")
+    made.add_api_route("/healthz", healthz, methods=["GET"], response_model=None)
+    made.add_api_route("/bill", bill, methods=["GET"], response_model=None)
+    made.add_api_route("/creates", creates, methods=["GET"], response_model=None)
+    made.add_api_route("/calls", calls, methods=["GET"], response_model=None)
+    made.add_api_route("/behaviour", show_behaviour, methods=["GET"], response_model=None)
+    made.add_api_route("/behaviour", set_behaviour, methods=["PUT"], response_model=None)
+    made.add_api_route("/forget", forget, methods=["POST"], response_model=None)
+    return made
+
+
+def healthz() -> Response:
+    """Say that the sandbox is up."""
+    return reply({"status": "ok", "simulated": True, "pid": os.getpid()})
+
+
+def bill(box: Box, detail: int = 0) -> Response:
+    """Sum up every executed call, by dialect, model and kind; with detail=1 each of them."""
+    settle_all(box)
+    rows = box.state.bill_totals()
+    keys = ("calls", "input_tokens", "cached_tokens", "output_tokens")
+    totals = {key: sum(int(str(row[key])) for row in rows) for key in keys}
+    body: dict[str, object] = {"simulated": True, **totals, "totals": rows}
+    if detail:
+        body["lines"] = [{**line, "at": _utc(float(str(line["at"])))} for line in box.state.bill_lines()]
+    return reply(body)
+
+
+def creates(box: Box) -> Response:
+    """Show every accepted batch, oldest first, and their number by dialect."""
+    found = box.state.creates(box.clock())
+    counts: dict[str, int] = {}
+    for batch in found:
+        counts[batch.dialect.value] = counts.get(batch.dialect.value, 0) + 1
+    listed = [
+        {
+            "dialect": batch.dialect,
+            "batch_id": batch.batch_id,
+            "created_at": _utc(batch.created_at),
+            "model": batch.model,
+            "requests": batch.total,
+            "shard_key": batch.spec.get("display_name") or batch.spec.get("metadata"),
+            "cancelled": batch.cancelled_at is not None,
+        }
+        for batch in found
+    ]
+    return reply({"counts": counts, "total": len(listed), "creates": listed})
+
+
+def calls(box: Box) -> Response:
+    """Count the requests by dialect and route, refused ones too."""
+    return reply(box.state.calls())
+
+
+def show_behaviour(box: Box) -> Response:
+    """Show the behaviour in force."""
+    return Response(box.behaviour.to_json(), media_type="application/json")
+
+
+async def set_behaviour(request: Request, box: Box) -> Response:
+    """Put another behaviour in force; the hits of faults are counted anew."""
+    text = await request.body()
+    try:
+        behaviour = Behaviour.from_json(text)
+    except ValueError as error:
+        return reply({"error": f"This is no behaviour: {error}"}, status=422)
+    await run_in_threadpool(box.behave, behaviour)
+    return Response(behaviour.to_json(), media_type="application/json")
+
+
+def forget(box: Box) -> Response:
+    """Clear the request counters and the hits of faults; files, batches and the bill stay."""
+    box.state.forget()
+    return reply({"status": "ok"})
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,170 @@
+"""How the sandbox behaves: its pace, its limits, and the faults it is asked to show.
+
+A behaviour is a frozen value that goes to and from JSON. A batch keeps the one that was in force when it was
+created, so a change never rewrites the past.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
+
+import orjson
+
+from batch_jobs.models import Dialect
+
+if TYPE_CHECKING:
+    from pydantic import ConfigDict, TypeAdapter
+
+
+class Route(StrEnum):
+    """What a request wants, in one word for all three dialects."""
+
+    CREATE = "create"  # make a batch
+    UPLOAD = "upload"  # send an input file
+    CHECK = "check"  # get one batch
+    LIST = "list"  # list batches
+    FETCH = "fetch"  # download results
+    CALL = "call"  # one single call
+    ITEM = "item"  # one request inside a batch
+    CANCEL = "cancel"  # stop a batch
+    FILE = "file"  # get, list or delete files
+    DELETE = "delete"  # delete a batch
+
+
+class FaultKind(StrEnum):
+    """What can go wrong; the comment is the effect."""
+
+    REPLY_LOST = "reply_lost"  # accepted, then the connection closes without an answer
+    ACCEPT_LATE = "accept_late"  # the reply is lost now, the batch appears `seconds` later
+    SERVER_ERROR = "server_error"  # `status` (503), not accepted
+    ACCEPTED_THEN_500 = "accepted_then_500"  # accepted, then `status` (500)
+    CONNECTION_RESET = "connection_reset"  # TCP reset, not accepted
+    RATE_LIMITED = "rate_limited"  # 429, not accepted; Retry-After `seconds` when given
+    QUOTA_EXHAUSTED = "quota_exhausted"  # the provider's word for no money or no quota
+    AUTH_REFUSED = "auth_refused"  # `status` (401, Gemini 403)
+    SLOW_REPLY = "slow_reply"  # the answer comes `seconds` (1) later
+    HANG = "hang"  # no answer for `seconds` (until the client gives up), not accepted
+    BATCH_FAILS = "batch_fails"  # the whole batch fails with `code` (token_limit_exceeded)
+    BATCH_EXPIRES = "batch_expires"  # `share` (0.5) of the items is done before
+    BATCH_SLOW = "batch_slow"  # takes `seconds` (1) longer
+    LIST_LAG = "list_lag"  # shows in lists only after `seconds` (1)
+    UNKNOWN_STATE = "unknown_state"  # a state nobody documented, for `seconds` (until the end)
+    COUNTS_LIE = "counts_lie"  # the counts of the batch are wrong
+    ONLY_ERROR_FILE = "only_error_file"  # every item fails with `status` (500)
+    FILE_NOT_READY = "file_not_ready"  # a new file can't be used for `seconds` (1)
+    DOWNLOAD_TRUNCATED = "download_truncated"  # cut short; code=no_newline: complete length, cut last line
+    ITEM_MISSING = "item_missing"  # no line for the item, not executed
+    ITEM_DOUBLED = "item_doubled"  # its line comes twice
+    ITEM_UNKNOWN_ID = "item_unknown_id"  # one more line under an unsent id; code=replace: instead of its own
+    ITEM_ERROR = "item_error"  # `status` (500) for the item, not executed
+    ITEM_STATUS_ZERO = "item_status_zero"  # status_code 0 (OpenAI); an error elsewhere
+    ITEM_REFUSED = "item_refused"  # the model will not answer
+    ITEM_TRUNCATED = "item_truncated"  # the answer stops at the output limit
+    ITEM_INVALID_JSON = "item_invalid_json"  # not JSON; code=schema: JSON of another shape
+    ITEM_EXPIRED = "item_expired"  # not executed in time
+    BAD_LINE = "bad_line"  # one more unreadable line; code=replace: instead of the item's own
+
+
+BATCH_KINDS = frozenset(
+    {
+        FaultKind.BATCH_FAILS,
+        FaultKind.BATCH_EXPIRES,
+        FaultKind.BATCH_SLOW,
+        FaultKind.LIST_LAG,
+        FaultKind.UNKNOWN_STATE,
+        FaultKind.COUNTS_LIE,
+        FaultKind.ONLY_ERROR_FILE,
+    }
+)
+ITEM_KINDS = frozenset(kind for kind in FaultKind if kind.startswith("item_")) | {FaultKind.BAD_LINE}
+FILE_KINDS = frozenset({FaultKind.FILE_NOT_READY, FaultKind.DOWNLOAD_TRUNCATED})
+ROUTE_KINDS = frozenset(FaultKind) - BATCH_KINDS - ITEM_KINDS - FILE_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        kind: what.
+        dialect: only for this provider; None for all.
+        route: only for this kind of request; None for those it makes sense for.
+        match: only where this text occurs: in path, query or body of a request, in custom_id or body of an item.
+        share: 0 to 1, of items by a hash of their custom_id (of other requests by a hash of path and body); for
+            `batch_expires` the share of items that are done before.
+        times: only the first n hits, counted durably until the behaviour is set anew.
+        seconds: see the kind.
+        status: HTTP status, see the kind.
+        code: the provider's error code, or a variant, see the kind.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
+
+    kind: FaultKind
+    dialect: Dialect | None = None
+    route: Route | None = None
+    match: str | None = None
+    share: float | None = None
+    times: int | None = None
+    seconds: float | None = None
+    status: int | None = None
+    code: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for equal faults; under it the hits are counted."""
+        return hashlib.sha256(orjson.dumps(self)).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How the sandbox behaves.
+
+    Attributes:
+        batch_seconds: time until a batch ends: a quarter validating, then in progress with growing counts.
+        call_ms: how long a single call takes.
+        shuffle: results come in another order than the requests.
+        requests_per_minute: of single calls per key; above it they get 429 with Retry-After; 0 for no limit.
+            A sixth of it may come at once.
+        max_batch_requests: requests of one batch; 0 for the provider's own limit.
+        max_batch_bytes: bytes of one batch; 0 for the provider's own limit.
+        faults: what goes wrong, see `Fault`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
+
+    batch_seconds: float = 1.0
+    call_ms: float = 0.0
+    shuffle: bool = True
+    requests_per_minute: int = 0
+    max_batch_requests: int = 0
+    max_batch_bytes: int = 0
+    faults: tuple[Fault, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Behaviour:
+        """Read a behaviour.
+
+        Raises:
+            ValueError: no JSON, an unknown field or kind, or a wrong type; the message says where.
+        """
+        return _adapter().validate_json(text)
+
+    def to_json(self) -> bytes:
+        """Write it; `from_json` gives an equal value back."""
+        return orjson.dumps(self)
+
+    def with_faults(self, *faults: Fault) -> Behaviour:
+        """The same behaviour with other faults."""
+        return replace(self, faults=faults)
+
+
+@cache
+def _adapter() -> TypeAdapter[Behaviour]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Behaviour)

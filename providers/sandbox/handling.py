@@ -1,0 +1,301 @@
+"""The way of every provider request: body in, key checked, faults met, route run in a thread, reply out.
+
+Routes are plain functions of the sandbox and an `Incoming`; a `Refused` they raise becomes the provider's error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import orjson
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from batch_jobs.models import Dialect
+
+from .behaviour import Fault, FaultKind, Route
+from .faults import route_faults
+from .gate import SCOPE_KEY, Ending, Mischief
+from .sandbox import Sandbox
+from .wire import Body, Problem, Refused, Wire, needles, short_hash
+
+SPOOL_BYTES = 1 << 20
+"""Bodies above this go to a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One request of a provider's client.
+
+    Attributes:
+        wire: its dialect.
+        route: what it wants.
+        owner: stands for the key, "" before it is checked.
+        url: the server's own base URL.
+        method: of HTTP.
+        path: as it was sent.
+        params: of the path.
+        query: of the URL.
+        headers: lower-case names.
+        body: empty when it was spooled.
+        spool: the file that holds a long body or an upload.
+        form: the other fields of a multipart form, with the upload's `filename`.
+        mischief: what is to happen to the reply.
+        accepted_in: seconds until what it creates exists.
+    """
+
+    wire: Wire
+    route: Route
+    owner: str
+    url: str
+    method: str
+    path: str
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    spool: Path | None
+    form: Mapping[str, str]
+    mischief: Mischief
+    accepted_in: float = 0.0
+
+    def json(self) -> Body:
+        """Read the body as a JSON object.
+
+        Raises:
+            Refused: 400, it is none.
+        """
+        try:
+            found = orjson.loads(self.spool.read_bytes() if self.spool else self.body)
+        except orjson.JSONDecodeError:
+            raise Refused(Problem(400, "We could not parse the JSON body of your request.")) from None
+        if not isinstance(found, dict):
+            raise Refused(Problem(400, "The body of your request must be a JSON object."))
+        return cast(Body, found)
+
+    def contains(self, text: str) -> bool:
+        """Tell whether path, query, form or body hold a text."""
+        if text in self.path or any(text in value for value in (*self.query.values(), *self.form.values())):
+            return True
+        wanted = needles(text)
+        if self.spool is None:
+            return any(needle in self.body for needle in wanted)
+        with self.spool.open("rb") as handle:
+            return _in_file(handle.read, wanted)
+
+
+Handler = Callable[[Sandbox, Incoming], Response]
+
+
+def _in_file(read: Callable[[int], bytes], wanted: set[bytes]) -> bool:
+    tail, longest = b"", max(len(needle) for needle in wanted)
+    while chunk := read(SPOOL_BYTES):
+        text = tail + chunk
+        if any(needle in text for needle in wanted):
+            return True
+        tail = text[-longest:]
+    return False
+
+
+def add_route(
+    router: APIRouter, wire: Wire, route: Route, method: str, path: str, handler: Handler, *, open_door: bool = False
+) -> None:
+    """Serve a path of a dialect.
+
+    Args:
+        router: where.
+        wire: the dialect.
+        route: what requests to it want.
+        method: of HTTP.
+        path: with parameters.
+        handler: a plain function, run in a thread.
+        open_door: no key is asked for; the path itself is a secret.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        box = cast(Sandbox, request.app.state.sandbox)
+        try:
+            incoming = await _receive(box, wire, route, request)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        try:
+            return await run_in_threadpool(_handle, box, incoming, handler, open_door)
+        finally:
+            if incoming.spool is not None:
+                incoming.spool.unlink(missing_ok=True)
+
+    router.add_api_route(path, endpoint, methods=[method], name=f"{wire.dialect} {route}", response_model=None)
+
+
+async def _receive(box: Sandbox, wire: Wire, route: Route, request: Request) -> Incoming:
+    take = _form_body if request.headers.get("content-type", "").startswith("multipart/") else _plain_body
+    body, spool, form = await take(box, request)
+    return Incoming(
+        wire=wire,
+        route=route,
+        owner="",
+        url=str(request.base_url).rstrip("/"),
+        method=request.method,
+        path=request.url.path,
+        params={name: str(value) for name, value in request.path_params.items()},
+        query=dict(request.query_params),
+        headers=request.headers,
+        body=body,
+        spool=spool,
+        form=form,
+        mischief=cast(Mischief, request.scope[SCOPE_KEY]),
+    )
+
+
+Taken = tuple[bytes, Path | None, dict[str, str]]
+
+
+async def _plain_body(box: Sandbox, request: Request) -> Taken:
+    """Read the body; a long one goes to a file chunk by chunk."""
+    if request.method in {"GET", "DELETE"}:
+        return b"", None, {}
+    chunks = bytearray()
+    stream = request.stream()
+    async for chunk in stream:
+        chunks += chunk
+        if len(chunks) > SPOOL_BYTES:
+            break
+    else:
+        return bytes(chunks), None, {}
+    spool = box.state.folder / "spool" / box.new_id()
+    try:
+        with spool.open("wb") as handle:
+            handle.write(chunks)
+            async for chunk in stream:
+                handle.write(chunk)
+    except ClientDisconnect:
+        spool.unlink(missing_ok=True)
+        raise
+    return b"", spool, {}
+
+
+async def _form_body(box: Sandbox, request: Request) -> Taken:
+    """Read a multipart form with one file."""
+    async with request.form(max_files=1, max_fields=20) as parts:
+        form = {name: part for name, part in parts.items() if isinstance(part, str)}
+        file = parts.get("file")
+        if not isinstance(file, UploadFile):
+            return b"", None, form
+        spool = box.state.folder / "spool" / box.new_id()
+        await run_in_threadpool(_copy, file.file.read, spool)
+        return b"", spool, form | {"filename": file.filename or "upload"}
+
+
+def _copy(read: Callable[[int], bytes], target: Path) -> None:
+    with target.open("wb") as handle:
+        while chunk := read(SPOOL_BYTES):
+            handle.write(chunk)
+
+
+def _handle(box: Sandbox, incoming: Incoming, handler: Handler, open_door: bool) -> Response:
+    wire = incoming.wire
+    try:
+        if not open_door:
+            incoming = replace(incoming, owner=_owner(incoming))
+        met = _faults_met(box, incoming)
+        _before(incoming, met)
+        if late := met.get(FaultKind.ACCEPT_LATE):
+            incoming = replace(incoming, accepted_in=1.0 if late.seconds is None else late.seconds)
+        response = _after(incoming, met, handler(box, incoming))
+    except Refused as refused:
+        response = refusal(wire, refused.problem)
+    box.state.count_call(f"{wire.dialect} {incoming.route}")
+    response.headers.setdefault(
+        "request-id" if wire.dialect is Dialect.ANTHROPIC else "x-request-id", f"req_sim_{box.new_id()}"
+    )
+    return response
+
+
+def _owner(incoming: Incoming) -> str:
+    key = incoming.wire.key(incoming.headers, incoming.query)
+    if not key or "invalid" in key:
+        raise Refused(incoming.wire.key_problem(key))
+    return short_hash(incoming.wire.dialect, key)
+
+
+def _faults_met(box: Sandbox, incoming: Incoming) -> dict[FaultKind, Fault]:
+    behaviour = box.behaviour
+    if not behaviour.faults:
+        return {}
+    size = incoming.spool.stat().st_size if incoming.spool else 0
+    lot = short_hash(incoming.path, str(size), incoming.body.hex())
+    take = partial(box.state.take_hit, subject=box.new_id())
+    found = route_faults(behaviour, incoming.wire.dialect, incoming.route, incoming.contains, take, lot)
+    return {fault.kind: fault for fault in reversed(found)}
+
+
+def _before(incoming: Incoming, met: Mapping[FaultKind, Fault]) -> None:
+    """Meet the faults that keep a request from being accepted.
+
+    Raises:
+        Refused: one of them did.
+    """
+    mischief = incoming.mischief
+    if slow := met.get(FaultKind.SLOW_REPLY):
+        mischief.delay_seconds += 1.0 if slow.seconds is None else slow.seconds
+    if hang := met.get(FaultKind.HANG):
+        mischief.ending, mischief.delay_seconds = Ending.HANG, hang.seconds or 0.0
+    elif FaultKind.CONNECTION_RESET in met:
+        mischief.ending = Ending.RESET
+    if mischief.ending is not Ending.SEND:
+        raise Refused(Problem(503, "Nobody reads this: the connection ends."))
+    for kind, problem in _REFUSALS.items():
+        if fault := met.get(kind):
+            raise Refused(problem(incoming.wire, fault))
+
+
+def _auth_refused(wire: Wire, fault: Fault) -> Problem:
+    usual = 403 if wire.dialect is Dialect.GEMINI else 401
+    return Problem(fault.status or usual, "The key is refused. (simulated)", code=fault.code)
+
+
+def _server_error(_: Wire, fault: Fault) -> Problem:
+    message = "The server is overloaded or not ready yet. (simulated)"
+    return Problem(fault.status or 503, message, fault.code, retry_after_seconds=fault.seconds)
+
+
+_REFUSALS: dict[FaultKind, Callable[[Wire, Fault], Problem]] = {
+    FaultKind.RATE_LIMITED: lambda wire, fault: wire.rate_problem(fault.seconds),
+    FaultKind.QUOTA_EXHAUSTED: lambda wire, _: wire.quota_problem(),
+    FaultKind.AUTH_REFUSED: _auth_refused,
+    FaultKind.SERVER_ERROR: _server_error,
+}
+
+
+def _after(incoming: Incoming, met: Mapping[FaultKind, Fault], response: Response) -> Response:
+    """Meet the faults that spoil the reply to a request that was accepted."""
+    if FaultKind.REPLY_LOST in met or FaultKind.ACCEPT_LATE in met:
+        incoming.mischief.ending = Ending.CLOSE
+    if failed := met.get(FaultKind.ACCEPTED_THEN_500):
+        return refusal(
+            incoming.wire, Problem(failed.status or 500, "The server had an error. (simulated)", failed.code)
+        )
+    return response
+
+
+def reply(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Make a JSON reply."""
+    return Response(orjson.dumps(body), status, dict(headers or {}), "application/json")
+
+
+def refusal(wire: Wire, problem: Problem) -> Response:
+    """Make a provider's error reply."""
+    headers = {}
+    if problem.retry_after_seconds is not None and wire.dialect is not Dialect.GEMINI:
+        headers["retry-after"] = str(math.ceil(problem.retry_after_seconds))
+        if wire.dialect is Dialect.OPENAI:
+            headers["retry-after-ms"] = str(math.ceil(problem.retry_after_seconds * 1000))
+    return reply(wire.error_body(problem), status=problem.status or 500, headers=headers)

@@ -1,0 +1,263 @@
+"""OpenAI's words: chat completions and responses, result lines, error bodies, headers.
+
+Shapes follow the SDK's typed models; field checks follow its parameter types and strict structured output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import cast
+
+import orjson
+
+from batch_jobs.models import Dialect
+
+from .limits import known_fields
+from .wire import Answer, Ask, Body, Finish, Place, Problem, Unrun
+
+CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
+ENDPOINTS = (CHAT, RESPONSES)
+
+_TYPES = {401: "invalid_request_error", 403: "invalid_request_error", 429: "requests"}
+_UNRUN = {
+    Unrun.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
+    Unrun.CANCELLED: ("batch_cancelled", "This request was not executed because the batch was cancelled."),
+}
+
+
+def texts_of(content: object) -> str:
+    """Join the text parts of a message's content, whatever of the two forms it has."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
+
+
+class OpenAIWire:
+    """The dialect of api.openai.com/v1."""
+
+    dialect = Dialect.OPENAI
+
+    def key(self, headers: Mapping[str, str], query: Mapping[str, str]) -> str:
+        """Give the bearer token."""
+        del query
+        return headers.get("authorization", "").removeprefix("Bearer").strip()
+
+    def key_problem(self, key: str) -> Problem:
+        """Say that a key is missing or wrong; the real reply shows a masked key, this one none."""
+        if not key:
+            return Problem(401, "You didn't provide an API key. (simulated)", kind="invalid_request_error")
+        return Problem(401, "Incorrect API key provided. (simulated)", code="invalid_api_key")
+
+    def read_line(self, line: bytes) -> tuple[str, Body]:
+        """Read `{"custom_id","method","url","body"}`."""
+        item = orjson.loads(line)
+        return str(item["custom_id"]), item["body"]
+
+    def check(self, body: Body, place: Place) -> Problem | None:
+        """Find unknown fields, missing ones, and schemas that strict mode does not take."""
+        unknown = body.keys() - known_fields(Dialect.OPENAI, place.endpoint)
+        if unknown:
+            name = min(unknown)
+            if place.endpoint == RESPONSES:
+                return Problem(400, f"Unknown parameter: '{name}'.", code="unknown_parameter", param=name)
+            return Problem(400, f"Unrecognized request argument supplied: {name}")
+        needed = "input" if place.endpoint == RESPONSES else "messages"
+        for name in ("model", needed):
+            if not body.get(name):
+                return Problem(400, f"Missing required parameter: '{name}'.", "missing_required_parameter", name)
+        if body.get("stream"):
+            return Problem(400, "Streaming is not simulated.", param="stream", code="unsupported_value")
+        return self._schema_problem(body, place.endpoint)
+
+    def _schema_problem(self, body: Body, endpoint: str) -> Problem | None:
+        form = _format(body, endpoint)
+        if form.get("type") != "json_schema":
+            return None
+        param = "text.format" if endpoint == RESPONSES else "response_format"
+        spec = form if endpoint == RESPONSES else form.get("json_schema") or {}
+        if not spec.get("name"):
+            return Problem(400, f"Missing required parameter: '{param}.name'.", "missing_required_parameter", param)
+        fault = strict_fault(spec.get("schema") or {}, ()) if spec.get("strict") else None
+        if fault:
+            message = f"Invalid schema for {param} '{spec['name']}': {fault}"
+            return Problem(400, message, code="invalid_json_schema", param=param)
+        return None
+
+    def ask(self, body: Body, place: Place) -> Ask:
+        """Read a chat or responses body."""
+        form = _format(body, place.endpoint)
+        if place.endpoint == RESPONSES:
+            turns, limit = body["input"], body.get("max_output_tokens")
+            turns = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+            schema = form.get("schema")
+        else:
+            turns, limit = body["messages"], body.get("max_completion_tokens") or body.get("max_tokens")
+            schema = (form.get("json_schema") or {}).get("schema")
+        if form.get("type") == "json_object":
+            schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+        fixed = [str(body.get("instructions") or "")]
+        fixed += [texts_of(turn.get("content")) for turn in turns if turn.get("role") in {"system", "developer"}]
+        asked = [texts_of(turn.get("content")) for turn in turns if turn.get("role") not in {"system", "developer"}]
+        return Ask(
+            model=str(body["model"]),
+            fixed="\n".join(part for part in fixed if part),
+            text="\n\n".join(asked),
+            schema=schema,
+            max_tokens=limit,
+            endpoint=place.endpoint,
+            in_batch=place.in_batch,
+        )
+
+    def reply(self, ask: Ask, answer: Answer, ident: str) -> Body:
+        """Write a chat completion or a response."""
+        return _response(ask, answer, ident) if ask.endpoint == RESPONSES else _completion(ask, answer, ident)
+
+    def succeeded_line(self, custom_id: str, reply: Body, ident: str) -> Body:
+        """Write an output line."""
+        response = {"status_code": 200, "request_id": f"req_sim_{ident}", "body": reply}
+        return {"id": f"batch_req_sim_{ident}", "custom_id": custom_id, "response": response, "error": None}
+
+    def errored_line(self, custom_id: str, problem: Problem, ident: str) -> Body:
+        """Write an error line of the HTTP kind: `error` stays null. Status 0 has an empty body."""
+        body = self.error_body(problem) if problem.status else {}
+        response = {"status_code": problem.status, "request_id": f"req_sim_{ident}", "body": body}
+        return {"id": f"batch_req_sim_{ident}", "custom_id": custom_id, "response": response, "error": None}
+
+    def unrun_line(self, custom_id: str, why: Unrun, ident: str) -> Body:
+        """Write an error line of the kind without a response."""
+        code, message = _UNRUN[why]
+        error = {"code": code, "message": message}
+        return {"id": f"batch_req_sim_{ident}", "custom_id": custom_id, "response": None, "error": error}
+
+    def error_body(self, problem: Problem) -> Body:
+        """Write `{"error":{message,type,param,code}}`."""
+        usual = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
+        kind = problem.kind or usual
+        return {
+            "error": {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code},
+        }
+
+    def call_headers(self, limit: int, remaining: int) -> dict[str, str]:
+        """Give the x-ratelimit headers; resets are Go durations."""
+        return {
+            "x-ratelimit-limit-requests": str(limit),
+            "x-ratelimit-remaining-requests": str(remaining),
+            "x-ratelimit-reset-requests": "120ms",
+            "x-ratelimit-limit-tokens": "30000000",
+            "x-ratelimit-remaining-tokens": "29999000",
+            "x-ratelimit-reset-tokens": "2ms",
+            "openai-processing-ms": "1",
+        }
+
+    def quota_problem(self) -> Problem:
+        """Say that the quota is used up."""
+        message = "You exceeded your current quota, please check your plan and billing details. (simulated)"
+        return Problem(429, message, code="insufficient_quota", kind="insufficient_quota")
+
+    def rate_problem(self, retry_after_seconds: float | None) -> Problem:
+        """Say that requests come too fast."""
+        message = "Rate limit reached for requests per minute. (simulated)"
+        return Problem(429, message, code="rate_limit_exceeded", retry_after_seconds=retry_after_seconds)
+
+
+def _format(body: Body, endpoint: str) -> Body:
+    found = (body.get("text") or {}).get("format") if endpoint == RESPONSES else body.get("response_format")
+    return cast(Body, found) if isinstance(found, dict) else {}
+
+
+def strict_fault(schema: object, path: tuple[str, ...]) -> str | None:
+    """Say where a schema breaks the two rules of strict structured output, None when it keeps them."""
+    if isinstance(schema, list):
+        return next((fault for part in schema if (fault := strict_fault(part, path))), None)
+    if not isinstance(schema, dict):
+        return None
+    nested = [(key, schema[key]) for key in ("items", "anyOf", "allOf") if key in schema]
+    for group in ("properties", "$defs", "definitions"):
+        nested += list((schema.get(group) or {}).items())
+    found = (fault for key, part in nested if (fault := strict_fault(part, (*path, key))))
+    return _object_fault(schema, path) or next(found, None)
+
+
+def _object_fault(schema: Body, path: tuple[str, ...]) -> str | None:
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return None
+    if schema.get("additionalProperties") is not False:
+        return f"In context={path}, 'additionalProperties' is required to be supplied and to be false."
+    missing = [name for name in properties if name not in schema.get("required", ())]
+    if not missing:
+        return None
+    return (
+        f"In context={path}, 'required' is required to be supplied and to be an array including every key "
+        f"in properties. Missing '{missing[0]}'."
+    )
+
+
+def _completion(ask: Ask, answer: Answer, ident: str) -> Body:
+    refused = answer.finish is Finish.REFUSED
+    message: Body = {
+        "role": "assistant",
+        "content": None if refused else answer.text,
+        "refusal": answer.text if refused else None,
+        "annotations": [],
+    }
+    finish = "length" if answer.finish is Finish.LENGTH else "stop"
+    return {
+        "id": f"chatcmpl-sim-{ident}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": ask.model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "usage": {
+            "prompt_tokens": answer.input_tokens,
+            "completion_tokens": answer.output_tokens,
+            "total_tokens": answer.input_tokens + answer.output_tokens,
+            "prompt_tokens_details": {"cached_tokens": answer.cached_tokens, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        },
+        "service_tier": "default",
+        "system_fingerprint": "simulated",
+    }
+
+
+def _response(ask: Ask, answer: Answer, ident: str) -> Body:
+    cut = answer.finish is Finish.LENGTH
+    part: Body = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}
+    if answer.finish is Finish.REFUSED:
+        part = {"type": "refusal", "refusal": answer.text}
+    status = "incomplete" if cut else "completed"
+    message: Body = {
+        "id": f"msg_sim_{ident}",
+        "type": "message",
+        "role": "assistant",
+        "status": status,
+        "content": [part],
+    }
+    return {
+        "id": f"resp_sim_{ident}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": status,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "instructions": None,
+        "metadata": {"simulated": "true"},
+        "model": ask.model,
+        "output": [message],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "temperature": None,
+        "top_p": None,
+        "max_output_tokens": ask.max_tokens,
+        "usage": {
+            "input_tokens": answer.input_tokens,
+            "input_tokens_details": {"cached_tokens": answer.cached_tokens, "cache_write_tokens": 0},
+            "output_tokens": answer.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": answer.input_tokens + answer.output_tokens,
+        },
+    }

@@ -1,0 +1,185 @@
+"""What the three protocols have in common, in our words: a question, an answer, a problem, and how to write them.
+
+Executing is the same for every provider; only reading a body and writing a reply differ. `Wire` is that seam.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from batch_jobs.models import Dialect
+
+Body = dict[str, Any]
+"""Raw provider JSON."""
+
+
+class Finish(StrEnum):
+    """Why an answer ends."""
+
+    STOP = "stop"
+    LENGTH = "length"  # the output limit
+    REFUSED = "refused"
+
+
+class Unrun(StrEnum):
+    """Why an item of a batch was not executed."""
+
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a request is refused.
+
+    Attributes:
+        status: HTTP status.
+        message: for people.
+        code: the provider's error code, where its dialect has one.
+        param: the field that is at fault.
+        retry_after_seconds: for the Retry-After header.
+        kind: the provider's error type; "" for the usual one of the status.
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    retry_after_seconds: float | None = None
+    kind: str = ""
+
+
+class Refused(Exception):
+    """The request is refused with a provider's error body."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one request asks.
+
+    Attributes:
+        model: as it was named.
+        fixed: the system part, which many requests share.
+        text: the user part.
+        schema: the JSON schema of the answer, None for plain text.
+        max_tokens: output limit.
+        endpoint: OpenAI's, "" elsewhere.
+        cacheable: the provider would cache the fixed part.
+        in_batch: asked in a batch.
+    """
+
+    model: str
+    fixed: str
+    text: str
+    schema: Body | None = None
+    max_tokens: int | None = None
+    endpoint: str = ""
+    cacheable: bool = True
+    in_batch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the simulated model says, and what it would cost.
+
+    `input_tokens` includes the cached and the cache-written ones.
+    """
+
+    text: str
+    finish: Finish = Finish.STOP
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    written_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request body was found: a single call or a batch, and what that place says about it."""
+
+    endpoint: str = ""
+    model: str = ""
+    in_batch: bool = False
+    version: str = ""
+
+
+class Wire(Protocol):
+    """One dialect: how it names things in a request and in a reply."""
+
+    dialect: Dialect
+
+    def key(self, headers: Mapping[str, str], query: Mapping[str, str]) -> str:
+        """Give the API key of a request, "" for none."""
+        ...
+
+    def key_problem(self, key: str) -> Problem:
+        """Say that a key is missing or wrong."""
+        ...
+
+    def read_line(self, line: bytes) -> tuple[str, Body]:
+        """Read one input line of a batch: its id and the request body."""
+        ...
+
+    def check(self, body: Body, place: Place) -> Problem | None:
+        """Find what the provider would refuse in a request body."""
+        ...
+
+    def ask(self, body: Body, place: Place) -> Ask:
+        """Read a request body that has passed `check`."""
+        ...
+
+    def reply(self, ask: Ask, answer: Answer, ident: str) -> Body:
+        """Write an answer as the endpoint's reply."""
+        ...
+
+    def succeeded_line(self, custom_id: str, reply: Body, ident: str) -> Body:
+        """Write a result line with a reply."""
+        ...
+
+    def errored_line(self, custom_id: str, problem: Problem, ident: str) -> Body:
+        """Write a result line with an error."""
+        ...
+
+    def unrun_line(self, custom_id: str, why: Unrun, ident: str) -> Body:
+        """Write a result line of an item that was not executed."""
+        ...
+
+    def error_body(self, problem: Problem) -> Body:
+        """Write an error reply."""
+        ...
+
+    def call_headers(self, limit: int, remaining: int) -> dict[str, str]:
+        """Give the rate-limit headers of a single call."""
+        ...
+
+    def quota_problem(self) -> Problem:
+        """Say that the money or the quota is used up."""
+        ...
+
+    def rate_problem(self, retry_after_seconds: float | None) -> Problem:
+        """Say that requests come too fast."""
+        ...
+
+
+def short_hash(*parts: str) -> str:
+    """Give 24 hex digits that stand for the parts."""
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def needles(text: str) -> set[bytes]:
+    """Give the forms a text may have in a JSON body: plain, with escapes, in ASCII."""
+    return {text.encode(), json.dumps(text, ensure_ascii=False)[1:-1].encode(), json.dumps(text)[1:-1].encode()}
+
+
+def share_of(*parts: str) -> float:
+    """Give a number in [0, 1) that stands for the parts: the lot that decides about a fault's share."""
+    return int(short_hash(*parts)[:12], 16) / float(1 << 48)

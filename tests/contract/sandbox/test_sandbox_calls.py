@@ -1,0 +1,124 @@
+"""Single calls: typed replies of the real SDKs, usage, caching, headers, limits of pace."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from google.genai import types
+
+from providers.sandbox.behaviour import Behaviour
+from tests.contract.sandbox import kit
+from tests.contract.sandbox.kit import Server, tells_on
+
+LONG = "Follow the rules of the house at all times. " * 120
+assert len(LONG) > 4096
+
+
+def test_a_chat_completion_is_typed_and_simulated(server: Server) -> None:
+    with server.openai() as client:
+        reply = client.chat.completions.with_raw_response.create(**kit.chat_body(3))
+        done = reply.parse()
+    assert done.system_fingerprint == "simulated"
+    assert done.model == "gpt-sim"
+    assert done.choices[0].finish_reason == "stop"
+    assert tells_on(json.loads(str(done.choices[0].message.content))["summary"], 3)
+    assert done.usage is not None
+    assert done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
+    assert reply.headers["x-simulated"] == "true"
+    assert reply.headers["x-ratelimit-remaining-requests"].isdecimal()
+    assert reply.headers["x-request-id"]
+
+
+def test_a_response_is_typed(server: Server) -> None:
+    with server.openai() as client:
+        done = client.responses.create(**kit.responses_body(4))
+    assert done.status == "completed"
+    assert tells_on(json.loads(done.output_text)["summary"], 4)
+    assert done.usage is not None
+    assert done.usage.input_tokens > 0
+
+
+def test_a_message_is_typed(server: Server) -> None:
+    with server.anthropic() as client:
+        reply = client.messages.with_raw_response.create(**kit.message_params(5))
+        done = reply.parse()
+    block: Any = done.content[0]
+    assert tells_on(json.loads(block.text)["summary"], 5)
+    assert done.stop_reason == "end_turn"
+    assert reply.headers["anthropic-ratelimit-requests-remaining"].isdecimal()
+    assert reply.headers["request-id"]
+
+
+def test_generate_content_is_typed(server: Server) -> None:
+    config = types.GenerateContentConfig(
+        system_instruction="Be brief.",
+        response_mime_type="application/json",
+        response_schema=types.Schema(
+            type=types.Type.OBJECT, properties={"summary": types.Schema(type=types.Type.STRING)}
+        ),
+    )
+    with server.gemini() as client:
+        done = client.models.generate_content(model="gemini-sim", contents=kit.prompt(6), config=config)
+    assert tells_on(json.loads(str(done.text))["summary"], 6)
+    assert done.usage_metadata is not None
+    assert done.usage_metadata.prompt_token_count
+
+
+def test_without_a_schema_the_answer_is_plain_text(server: Server) -> None:
+    with server.openai() as client:
+        done = client.chat.completions.create(
+            model="gpt-sim", messages=[{"role": "user", "content": f"Short.\n\n{kit.row_text(9)}\n\nThanks."}]
+        )
+    assert done.choices[0].message.content == "Rig platform9 lost valve9 near Port9. Crew9 stopped the leak."
+
+
+def test_a_long_fixed_part_is_cached_from_the_second_call_on(server: Server) -> None:
+    body = kit.responses_body(1) | {"instructions": LONG + server.key}
+    with server.openai() as client:
+        usages = [client.responses.create(**body).usage for _ in range(2)]
+    cached = [usage.input_tokens_details.cached_tokens for usage in usages if usage]
+    assert cached[0] == 0
+    assert cached[1] >= 1024
+
+    system = [{"type": "text", "text": LONG + server.key, "cache_control": {"type": "ephemeral"}}]
+    with server.anthropic() as client:
+        first, second = (client.messages.create(**kit.message_params(1, system=system)).usage for _ in range(2))
+    assert first.cache_creation_input_tokens == second.cache_read_input_tokens
+    assert (first.cache_read_input_tokens, second.cache_creation_input_tokens) == (0, 0)
+    assert second.cache_read_input_tokens
+
+
+def test_an_answer_over_the_output_limit_is_cut(server: Server) -> None:
+    with server.anthropic() as client:
+        done = client.messages.create(**kit.message_params(1) | {"max_tokens": 5})
+    assert (done.stop_reason, done.usage.output_tokens) == ("max_tokens", 5)
+
+
+def test_calls_above_the_pace_get_429_with_retry_after(server: Server) -> None:
+    server.behave(Behaviour(requests_per_minute=12))
+    with server.openai() as client:
+        for _ in range(2):
+            client.chat.completions.create(**kit.chat_body(1))
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(**kit.chat_body(1))
+    assert caught.value.code == "rate_limit_exceeded"
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 5
+    with server.anthropic() as other, pytest.raises(anthropic.RateLimitError):
+        for _ in range(3):
+            other.messages.create(**kit.message_params(1))
+
+
+def test_a_call_takes_as_long_as_it_is_told_and_is_billed(server: Server) -> None:
+    before = server.singles()
+    server.behave(Behaviour(call_ms=150))
+    with server.openai() as client:
+        start = time.monotonic()
+        client.chat.completions.create(**kit.chat_body(1))
+        assert time.monotonic() - start >= 0.15
+    assert server.singles() == before + 1
+    assert server.get("bill?detail=1")["lines"][-1]["kind"] == "single"
