@@ -85,7 +85,7 @@ class ModelEntry(_Strict):
 class ParameterEntry(_Strict):
     """Model parameters in our words; null is not sent."""
 
-    max_output_tokens: int = Field(default=1024, gt=0)
+    max_output_tokens: int = Field(default=4096, gt=0)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     reasoning_effort: str | None = None

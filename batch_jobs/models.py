@@ -249,7 +249,7 @@ class Price:
 class Parameters:
     """Model parameters of a request, in our words; None is not sent."""
 
-    max_output_tokens: int = 1024
+    max_output_tokens: int = 4096
     temperature: float | None = None
     top_p: float | None = None
     reasoning_effort: str | None = None

@@ -14,8 +14,8 @@ from batch_jobs.errors import EXIT_OK
 
 
 @click.command()
-@project_options
 @click.argument("task_id")
+@project_options
 def cancel_command(place: Place, task_id: str) -> int:
     """Stop a job. What was finished by then is fetched, written to the file, and priced."""
     from batch_jobs.lifecycle.control import cancel
@@ -29,9 +29,9 @@ def cancel_command(place: Place, task_id: str) -> int:
 
 
 @click.command()
-@project_options
 @click.argument("task_id")
 @click.option("--output", metavar="PATH", help="Where the file goes, replaced if there.  [default: beside the upload]")
+@project_options
 def resume_command(place: Place, task_id: str, output: str | None) -> int:
     """Go on with a job that was paused (after a top-up, with the right key) or interrupted."""
     from batch_jobs.lifecycle.control import approve, resume

@@ -28,7 +28,6 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@project_options
 @click.option("--file", "file", required=True, metavar="PATH", help="csv, tsv, psv or xlsx.")
 @click.option("--task", required=True, help="A task of config.json, for example summarize.")
 @click.option("--data_case", "--data-case", required=True, help="One of its data cases, for example external_loss.")
@@ -45,6 +44,7 @@ Examples:
 @click.option("--yes", "-y", is_flag=True, help="Send without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop; nothing is sent or kept.")
 @click.option("--new", is_flag=True, help="Start another job even if one for this very file is not finished.")
+@project_options
 def run(
     place: Place,
     file: str,

@@ -13,11 +13,11 @@ from batch_jobs.errors import EXIT_OK, ConfigError
 
 
 @click.command()
-@project_options
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Needs keys in BATCH_JOBS_API_KEYS if not loopback."
 )
 @click.option("--port", default=8000, show_default=True, help="0 for any free port.")
+@project_options
 def serve(place: Place, host: str, port: int) -> int:
     """Start the HTTP API; it goes on with every open job of the store.
 

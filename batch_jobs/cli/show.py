@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import date
 
 import click
 
@@ -67,6 +66,8 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
     if figures.to_send:
         lines.append(line("mode", f"{figures.mode}: {figures.why}"))
         lines.append(line("cost", _cost(job, figures, entry)))
+        tokens = f"about {figures.input_tokens:,} in, {figures.output_tokens:,} out"
+        lines.append(line("tokens", tokens))
     if job.simulated:
         lines.append(
             line("sandbox", "simulated answers from this machine: nothing is sent out, nothing is billed", "yellow")
@@ -79,13 +80,8 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
 def _cost(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> str:
     if entry is None:
         return f"unknown: config.json has no price for {job.model} (providers.{job.provider}.models)"
-    tokens = f"{figures.input_tokens:,} tokens in, {figures.output_tokens:,} out"
-    prices = f"{job.model}, prices of {_day(entry.date)}"
-    return f"about {money(figures.batch_usd)} by batch, {money(figures.concurrent_usd)} at once ({prices}; {tokens})"
-
-
-def _day(day: date) -> str:
-    return day.isoformat()
+    prices = f"{job.model}, prices of {entry.date.isoformat()}"
+    return f"about {money(figures.batch_usd)} by batch, {money(figures.concurrent_usd)} at once ({prices})"
 
 
 def done_lines(view: JobView) -> list[str]:
@@ -139,6 +135,21 @@ def _standing(view: JobView) -> str:
     eta = f", about {duration(view.eta_seconds)} left" if view.eta_seconds else ""
     state = (view.provider_state or "").replace("_", " ")
     return f"round {view.round + 1}, {state} {view.batch_done:,}/{view.batch_total:,}{eta}"
+
+
+def job_table(views: list[JobView]) -> list[str]:
+    """The list of jobs, newest first, with what each still needs from somebody."""
+    if not views:
+        return []
+    lines = [f"{'task_id':<14}{'status':<12}{'outcome':<12}{'rows':>10}  {'cost':>12}  task / data case, file"]
+    for seen in views:
+        how = seen.outcome or (seen.phase if seen.phase is not Phase.DONE else "")
+        cost = money(seen.cost_usd) if seen.price_known else "?"
+        what = f"{seen.task} / {seen.data_case}, {seen.file_name}{' (sandbox)' if seen.simulated else ''}"
+        lines.append(f"{seen.task_id[:12]:<14}{seen.status:<12}{how:<12}{seen.rows:>10,}  {cost:>12}  {what}")
+        if seen.message:
+            lines.append(line("", seen.message))
+    return lines
 
 
 def preview_lines(rows: list[list[str]], width: int) -> list[str]:

@@ -21,7 +21,6 @@ LIMIT = 20
 
 
 @click.command()
-@project_options
 @click.argument("task_id", required=False)
 @click.option("--task_id", "--task-id", "task_id_option", help="The same, as an option.")
 @click.option(
@@ -29,6 +28,7 @@ LIMIT = 20
 )
 @click.option("--watch", is_flag=True, help="Stay until the job is done.")
 @click.option("--output", metavar="PATH", help="Where the file goes, replaced if there.  [default: beside the upload]")
+@project_options
 def status(
     place: Place, task_id: str | None, task_id_option: str | None, download: bool, watch: bool, output: str | None
 ) -> int:
@@ -76,9 +76,9 @@ def _show(project: Project, place: Place, task_id: str) -> int:
 
 
 @click.command()
-@project_options
 @click.option("--stuck", is_flag=True, help="Only jobs that somebody should look at.")
 @click.option("--limit", default=LIMIT, show_default=True, help="How many, newest first.")
+@project_options
 def jobs_command(place: Place, stuck: bool, limit: int) -> int:
     """List the jobs of this store, newest first."""
     from batch_jobs.lifecycle.view import view
@@ -88,14 +88,8 @@ def jobs_command(place: Place, stuck: bool, limit: int) -> int:
         with project.ledger.read() as connection:
             found = [job.task_id for job in jobs.newest(connection, limit, unfinished_only=stuck)]
         views = [seen for seen in (view(project, task_id) for task_id in found) if seen.stuck or not stuck]
-    for seen in views:
-        how = seen.outcome or seen.phase
-        what = f"{seen.rows:>9,} rows  {seen.task} / {seen.data_case}  {seen.file_name}"
-        say(
-            place, f"{seen.task_id[:12]}  {seen.status:<10}  {how:<10}  {what}{'  (sandbox)' if seen.simulated else ''}"
-        )
-        if seen.message:
-            say(place, f"              {seen.message}")
+    for text in show.job_table(views):
+        say(place, text)
     if not views:
         say(place, "no job needs anybody" if stuck else "no jobs yet; start one with: batch-jobs run --help")
     answer_json(place, [seen.as_json() for seen in views])

@@ -259,7 +259,7 @@ def _show(run: Run, job: Job) -> None:
     """Tell whoever watches how the round's batches stand, by the provider's counts."""
     with run.project.ledger.read() as connection:
         of_round = shards.of_job(connection, job.task_id, job.round)
-        typical = shards.typical_seconds(connection, job.provider, job.model)
+        typical = shards.typical_seconds(connection, job.provider, job.model, simulated=job.simulated)
     total = sum(shard.requests for shard in of_round)
     done = sum(shard.requests if shard.ended_at else shard.finished for shard in of_round)
     states = [shard.provider_state or shard.state.value for shard in of_round if shard.state is not ShardState.MERGED]

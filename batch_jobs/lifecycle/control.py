@@ -7,7 +7,7 @@ from batch_jobs.lifecycle.filing import expect_folders, file_answers
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.plan import plan_of
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.lifecycle.run import Run
+from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import EventName, Phase
 from batch_jobs.storage import events, jobs, leases
 from batch_jobs.storage.files import remove_tree
@@ -16,6 +16,7 @@ from batch_jobs.storage.jobs import Job, lease_name
 
 def begin(run: Run, job: Job) -> None:
     """PLANNED to RUNNING: make the folders of what is to do, file what was answered before, and go."""
+    run.notify(Progress(job.task_id, "preparing", 0, plan_of(job).items))
     if plan_of(job).known:
         file_answers(run.project, job, None, known_only=True)
     expect_folders(run.project, job)

@@ -146,7 +146,7 @@ def _figures(project: Project, job: Job, spec: RenderSpec) -> PlanFigures:
     limits = project.limits(job.provider)
     to_send = total - known
     with project.ledger.read() as connection:
-        typical = calls.typical_output_tokens(connection, job.model)
+        typical = calls.typical_output_tokens(connection, job.model, simulated=job.simulated)
     output_tokens = int(to_send * (typical or project.settings.tasks[job.task].expected_output_tokens))
     mode, why = choose_mode(job.mode, to_send, project.settings.defaults.concurrent_below_items)
     input_tokens = body_bytes // BYTES_PER_TOKEN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,59 +115,58 @@ def view(project: Project, task_id: str) -> JobView:
         counts = items.counts(connection, task_id)
         of_job = shards.of_job(connection, task_id)
         spent = calls.spent(connection, task_id)
-        typical = shards.typical_seconds(connection, job.provider, job.model)
-    plan = job.plan or {}
-    result = plan.get("result", {})
-    under_way = [shard for shard in of_job if shard.round == job.round]
-    succeeded = counts[Outcome.SUCCEEDED]
-    total = int(plan.get("items", 0))
+        typical = shards.typical_seconds(connection, job.provider, job.model, simulated=job.simulated)
     return JobView(
-        task_id=job.task_id,
-        status=job.status,
-        phase=job.phase,
-        outcome=job.outcome if job.phase is Phase.DONE else None,
-        message=job.message,
-        task=job.task,
-        data_case=job.data_case,
-        provider=job.provider,
-        model=job.model,
-        mode=job.mode,
-        simulated=job.simulated,
-        file_name=job.file_name,
-        rows=job.rows,
-        items=total,
-        sent=_sent(job, total, counts["known"]),
-        from_cache=counts["known"],
-        answered_items=succeeded,
-        failed_items=sum(counts[outcome] for outcome in Outcome if outcome is not Outcome.SUCCEEDED),
-        succeeded=int(result.get("answered", 0)),
-        failed=int(result.get("failed", 0)),
-        reasons=dict(result.get("reasons", {})),
-        first_failures=[tuple(entry) for entry in result.get("first_failures", [])],
-        cells_changed=int(result.get("cells_changed", 0)),
-        round=job.round,
-        provider_state=_word(under_way),
-        unknown_outcomes=sum(shard.state is ShardState.UNKNOWN for shard in of_job),
-        batch_done=sum(shard.requests if shard.ended_at else shard.finished for shard in under_way),
-        batch_total=sum(shard.requests for shard in under_way),
-        eta_seconds=round_eta(under_way, typical, project.clock()) if job.phase is Phase.RUNNING else None,
-        stuck=is_stuck(job, of_job, project.clock()),
+        **_of_job(project, job),
+        **_of_items(job, counts),
+        **_of_shards(job, of_job, typical, project.clock()),
         calls=spent.calls,
         input_tokens=spent.input_tokens,
         cached_tokens=spent.cached_tokens,
         output_tokens=spent.output_tokens,
         cost_usd=spent.cost_usd,
-        price_known=_price_known(project, job),
-        seconds=(job.done_at or project.clock()) - (job.started_at or job.created_at),
-        created_at=job.created_at,
-        done_at=job.done_at,
-        output=_output(project, job),
     )
 
 
-def _sent(job: Job, total: int, known: int) -> int:
-    """Items that are or were to be sent: none before the job has begun, none if it was cancelled unsent."""
-    return total - known if job.started_at is not None else 0
+def _of_job(project: Project, job: Job) -> dict[str, Any]:
+    """What the job itself says, and how its output came out."""
+    same = ("task_id", "status", "phase", "message", "task", "data_case", "provider", "model", "mode", "simulated")
+    result = (job.plan or {}).get("result", {})
+    return {
+        **{name: getattr(job, name) for name in (*same, "file_name", "rows", "round", "created_at", "done_at")},
+        "outcome": job.outcome if job.phase is Phase.DONE else None,
+        "succeeded": int(result.get("answered", 0)),
+        "failed": int(result.get("failed", 0)),
+        "reasons": dict(result.get("reasons", {})),
+        "first_failures": [tuple(entry) for entry in result.get("first_failures", [])],
+        "cells_changed": int(result.get("cells_changed", 0)),
+        "price_known": _price_known(project, job),
+        "seconds": (job.done_at or project.clock()) - (job.started_at or job.created_at),
+        "output": _output(project, job),
+    }
+
+
+def _of_items(job: Job, counts: Counter[str]) -> dict[str, Any]:
+    total, known, succeeded = int((job.plan or {}).get("items", 0)), counts["known"], counts[Outcome.SUCCEEDED]
+    return {
+        "items": total,
+        "from_cache": known,
+        "sent": total - known if job.started_at is not None else 0,
+        "answered_items": succeeded,
+        "failed_items": sum(counts[outcome] for outcome in Outcome) - succeeded,
+    }
+
+
+def _of_shards(job: Job, of_job: list[Shard], typical: float | None, now: float) -> dict[str, Any]:
+    under_way = [shard for shard in of_job if shard.round == job.round]
+    return {
+        "provider_state": _word(under_way),
+        "unknown_outcomes": sum(shard.state is ShardState.UNKNOWN for shard in of_job),
+        "batch_done": sum(shard.requests if shard.ended_at else shard.finished for shard in under_way),
+        "batch_total": sum(shard.requests for shard in under_way),
+        "eta_seconds": round_eta(under_way, typical, now) if job.phase is Phase.RUNNING else None,
+        "stuck": is_stuck(job, of_job, now),
+    }
 
 
 def _price_known(project: Project, job: Job) -> bool:
@@ -187,16 +186,15 @@ def _output(project: Project, job: Job) -> str | None:
     return str(kept) if job.phase is Phase.DONE and kept.exists() else None
 
 
-def is_stuck(job: Job, of_job: list[Shard], now: float | None = None) -> bool:
+def is_stuck(job: Job, of_job: list[Shard], now: float) -> bool:
     """Whether somebody should look at this job: paused, an unknown outcome, or a batch past its window."""
-    at = time.time() if now is None else now
     if job.phase is Phase.PAUSED:
         return True
     if job.phase not in {Phase.RUNNING, Phase.CANCELLING}:
         return False
     unknown = any(shard.state is ShardState.UNKNOWN for shard in of_job)
     old = [shard for shard in of_job if shard.state is ShardState.SUBMITTED and shard.submitted_at]
-    return unknown or any(at - (shard.submitted_at or at) > STUCK_AFTER_SECONDS for shard in old)
+    return unknown or any(now - (shard.submitted_at or now) > STUCK_AFTER_SECONDS for shard in old)
 
 
 def all_submitted(project: Project, task_id: str) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from batch_jobs.models import Price, Usage
-from batch_jobs.storage.schema import calls
+from batch_jobs.storage.schema import calls, jobs
 
 PER_MILLION = 1_000_000
 
@@ -64,8 +64,18 @@ def spent(connection: Connection, task_id: str) -> Spent:
     return Spent(int(row[0]), int(row[1]), int(row[2]), int(row[3]), float(row[4]))
 
 
-def typical_output_tokens(connection: Connection, model: str, last: int = 200) -> float | None:
-    """Mean output tokens of the latest calls of a model, for estimates; None when there were none."""
-    recent = select(calls.c.output_tokens).where(calls.c.model == model).order_by(calls.c.at.desc()).limit(last)
-    value = connection.execute(select(func.avg(recent.subquery().c.output_tokens))).scalar()
+def typical_output_tokens(connection: Connection, model: str, *, simulated: bool, last: int = 200) -> float | None:
+    """Mean output tokens of the latest calls of a model, for estimates; None when there were none.
+
+    A rehearsal's calls say nothing about real ones, so the two are kept apart.
+    """
+    recent = (
+        select(calls.c.output_tokens)
+        .join(jobs, jobs.c.task_id == calls.c.task_id)
+        .where(calls.c.model == model, jobs.c.simulated == int(simulated))
+        .order_by(calls.c.at.desc())
+        .limit(last)
+        .subquery()
+    )
+    value = connection.execute(select(func.avg(recent.c.output_tokens))).scalar()
     return float(value) if value is not None else None

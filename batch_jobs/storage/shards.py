@@ -110,12 +110,22 @@ def change(connection: Connection, shard: Shard, **values: Any) -> Shard:
     return get(connection, shard)
 
 
-def typical_seconds(connection: Connection, provider: str, model: str, last: int = 20) -> float | None:
-    """How long earlier batches of this provider and model took from submission to their end, median; None if none."""
+def typical_seconds(
+    connection: Connection, provider: str, model: str, *, simulated: bool, last: int = 20
+) -> float | None:
+    """How long earlier batches of this provider and model took from submission to their end: the median.
+
+    None when there were none; a rehearsal's batches say nothing about real ones.
+    """
     query = (
         select(table.c.ended_at - table.c.submitted_at)
         .join(jobs, jobs.c.task_id == table.c.task_id)
-        .where(jobs.c.provider == provider, table.c.model == model, table.c.ended_at.is_not(None))
+        .where(
+            jobs.c.provider == provider,
+            jobs.c.simulated == int(simulated),
+            table.c.model == model,
+            table.c.ended_at.is_not(None),
+        )
         .where(table.c.submitted_at.is_not(None))
         .order_by(table.c.ended_at.desc())
         .limit(last)
