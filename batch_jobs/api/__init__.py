@@ -1,1 +1,1 @@
-"""api."""
+"""The HTTP API: parse, call one function, show. No logic of its own."""

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ class Reply:
     """One HTTP response, read to its end."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     @property
@@ -130,7 +131,7 @@ class Server:
         return self.ask("GET", path, **options)
 
     def upload(
-        self, name: str | None, content: bytes, *, disposition: bytes | None = None, **fields: str | None
+        self, name: str | None, content: bytes, disposition: bytes | None = None, /, **fields: str | None
     ) -> Reply:
         """POST /jobs; fields replace the usual ones, None leaves one out."""
         asked: dict[str, str | None] = {"task": "summarize", "data_case": "external_loss", **fields}
@@ -238,7 +239,9 @@ HEADER = ["event_id", "DescriptionOfEvent", "nfr_taxonomy"]
 
 def losses(rows: int, mark: str = "Q") -> list[list[str]]:
     """Rows whose answers tell which row they belong to: each sentence holds the row's own mark."""
-    return [[f"{n:04d}", f"Payment {mark}{n:04d}X was sent twice to client {mark}{n:04d}X.", "Fraud"] for n in range(rows)]
+    return [
+        [f"{n:04d}", f"Payment {mark}{n:04d}X was sent twice to client {mark}{n:04d}X.", "Fraud"] for n in range(rows)
+    ]
 
 
 def csv_bytes(rows: Iterable[list[str]], header: list[str] | None = None) -> bytes:

@@ -1,0 +1,72 @@
+"""The API as an ASGI app: one project, one poller that advances every open job of its store for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import urllib.request
+from collections.abc import AsyncIterator, Collection
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from batch_jobs.api import failures, routes
+from batch_jobs.api.guard import Guard
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.rehearsal import IDLE_EXIT_SECONDS
+from batch_jobs.lifecycle.schedule import Poller
+
+WORKERS = 4
+DESCRIPTION = """Upload a table and get it back with new columns written by an LLM.
+
+`POST /jobs` answers with a `task_id`; ask `GET /jobs/{task_id}` until its `status` is `done`, then
+`GET /jobs/{task_id}/download`. Every error has one shape: `{"error": {"type", "message", "exit_code"}}`."""
+
+
+def create_app(project: Project, keys: Collection[bytes]) -> FastAPI:
+    """Build the app.
+
+    Args:
+        project: opened; stays the caller's to close.
+        keys: sha256 digests of the API keys (`server.api_keys`); without any, only this machine is served.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        poller = Poller(project, workers=WORKERS)
+        app.state.poller = poller
+        poller.watch_all()
+        awake = asyncio.create_task(_keep_awake(project.sandbox_url))
+        try:
+            yield
+        finally:
+            awake.cancel()
+            await run_in_threadpool(poller.close)
+
+    app = FastAPI(
+        title="Batch jobs",
+        version=version("batch-jobs"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.project = project
+    app.add_middleware(Guard, keys=keys, max_bytes=project.settings.intake.max_bytes)
+    failures.install(app)
+    app.include_router(routes.guarded)
+    app.include_router(routes.open_to_all)
+    return app
+
+
+async def _keep_awake(sandbox_url: str | None) -> None:
+    """Ask the sandbox for its health now and then: it ends when nobody uses it, and this server still may."""
+    while sandbox_url is not None:
+        await run_in_threadpool(_ping, sandbox_url)
+        await asyncio.sleep(IDLE_EXIT_SECONDS / 3)
+
+
+def _ping(sandbox_url: str) -> None:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{sandbox_url}/sandbox/healthz", timeout=5) as answer:
+        answer.read()

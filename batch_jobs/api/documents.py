@@ -1,0 +1,282 @@
+"""The JSON of the API as pydantic models: what a client sends and gets, with the examples of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+
+from batch_jobs.models import Dialect, EventName, JobOutcome, Mode, Phase, Status
+
+MAX_NAME_CHARS = 200
+TASK_ID = "6650b12cbb4a430c87fac87b96cf4705"
+CREATED = "2026-11-21T10:00:00+00:00"
+
+
+class JobForm(BaseModel):
+    """What is uploaded: one table, and what shall be done with it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile = Field(description="The table: csv, tsv, psv or xlsx.")
+    task: str = Field(max_length=MAX_NAME_CHARS, description="A task of `GET /tasks`.", examples=["summarize"])
+    data_case: str = Field(max_length=MAX_NAME_CHARS, description="One of its data cases.", examples=["external_loss"])
+    mode: str | None = Field(
+        default=None,
+        max_length=MAX_NAME_CHARS,
+        description="`batch` (half the price, within a day), `concurrent` (at once) or `auto`; else the config's.",
+        examples=["batch"],
+    )
+    provider: str | None = Field(
+        default=None,
+        max_length=MAX_NAME_CHARS,
+        description="A provider of `GET /tasks`; else the config's.",
+        examples=["openai"],
+    )
+    model: str | None = Field(
+        default=None,
+        max_length=MAX_NAME_CHARS,
+        description="A model of that provider; else the config's.",
+        examples=["gpt-6-luna"],
+    )
+    sheet: str | None = Field(
+        default=None,
+        max_length=MAX_NAME_CHARS,
+        description="The worksheet of an xlsx; else the first.",
+        examples=["Sheet1"],
+    )
+
+
+class Accepted(BaseModel):
+    """A job that was taken in and is durable; the rest goes on in the background."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"task_id": TASK_ID, "status": "pending"}]})
+
+    task_id: str = Field(description="The job's id, on every surface.")
+    status: Status
+
+
+class Tokens(BaseModel):
+    """Tokens of the executed calls; `input` includes the cached ones."""
+
+    input: int
+    cached: int
+    output: int
+
+
+_JOB_EXAMPLES: dict[str, Any] = {
+    "task_id": TASK_ID,
+    "status": "done",
+    "outcome": "complete",
+    "phase": "done",
+    "message": "openai: quota is used up: top it up, then resume the job",
+    "task": "summarize",
+    "data_case": "external_loss",
+    "provider": "openai",
+    "model": "gpt-6-luna",
+    "mode": "batch",
+    "simulated": False,
+    "file_name": "losses.csv",
+    "rows": 250,
+    "items": 240,
+    "sent": 240,
+    "from_cache": 0,
+    "succeeded": 250,
+    "failed": 0,
+    "reasons": {"refused by the model": 2},
+    "round": 0,
+    "provider_state": "in_progress",
+    "unknown_outcomes": 0,
+    "batch_done": 240,
+    "batch_total": 240,
+    "eta_seconds": 1200.0,
+    "output": f"/jobs/{TASK_ID}/download",
+    "tokens": {"input": 180000, "cached": 0, "output": 28800},
+    "cost_usd": 0.0162,
+    "seconds": 5400.0,
+    "created_at": CREATED,
+    "done_at": "2026-11-21T11:30:00+00:00",
+}
+
+
+def _with_examples(schema: dict[str, Any]) -> None:
+    """An example per field: FastAPI drops the nulls of a whole example, which would make it a wrong one."""
+    for name, field in schema["properties"].items():
+        field["examples"] = [_JOB_EXAMPLES[name]]
+
+
+class JobDocument(BaseModel):
+    """How a job stands: the same object as the command line's `--json`, but that `output` is an address here."""
+
+    model_config = ConfigDict(json_schema_extra=_with_examples)
+
+    task_id: str
+    status: Status = Field(description="All that a user has to know: pending, processing or done.")
+    outcome: JobOutcome | None = Field(description="How it ended, once done.")
+    phase: Phase = Field(description="Where it stands on its way.")
+    message: str | None = Field(description="What an operator must do, where the job waits for one.")
+    task: str
+    data_case: str
+    provider: str
+    model: str
+    mode: Mode
+    simulated: bool = Field(description="A rehearsal: the answers are not a model's, and nothing was billed.")
+    file_name: str
+    rows: int = Field(description="Data rows of the file.")
+    items: int = Field(description="Distinct requests; equal rows share one.")
+    sent: int = Field(description="Items that went, or will go, to the provider.")
+    from_cache: int = Field(description="Items that were answered before.")
+    succeeded: int = Field(description="Answered rows, once done.")
+    failed: int = Field(description="Rows without an answer, once done.")
+    reasons: dict[str, int] = Field(description="Why rows failed, with their number.")
+    round: int
+    provider_state: str | None = Field(description="The provider's own word for the batch under way.")
+    unknown_outcomes: int = Field(description="Batches of which it is not known whether the provider accepted them.")
+    batch_done: int = Field(description="Finished items of the round, by the provider's count.")
+    batch_total: int
+    eta_seconds: float | None = Field(description="Remaining time, where it can be told.")
+    output: str | None = Field(description="Where to download the finished file.")
+    tokens: Tokens
+    cost_usd: float | None = Field(description="What was spent; null when config.json has no price.")
+    seconds: float
+    created_at: str | None = Field(description="ISO 8601, UTC.")
+    done_at: str | None
+
+
+class JobList(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[JobDocument]
+
+
+class EventDocument(BaseModel):
+    """One thing that happened to a job."""
+
+    event_id: int
+    at: str | None = Field(description="ISO 8601, UTC.")
+    name: EventName
+    data: dict[str, Any]
+
+
+class EventList(BaseModel):
+    """Events in order; the last `event_id` is the next request's `after`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"events": [{"event_id": 7, "at": CREATED, "name": "job.received", "data": {"rows": 250}}]}]
+        }
+    )
+
+    events: list[EventDocument]
+
+
+class DataCaseDocument(BaseModel):
+    """One kind of input table of a task."""
+
+    name: str
+    description: str
+    mandatory_columns: dict[str, str] = Field(description="Column -> what it holds; the file must have them all.")
+    identity_columns: list[str] = Field(description="The columns whose values tell one row from another.")
+
+
+class TaskDocument(BaseModel):
+    """One kind of work."""
+
+    name: str
+    description: str
+    output_columns: list[str] = Field(description="The columns that are added to the file.")
+    data_cases: list[DataCaseDocument]
+
+
+class ProviderDocument(BaseModel):
+    """One way to a model."""
+
+    name: str
+    dialect: Dialect
+    model: str = Field(description="The default.")
+    models: list[str] = Field(description="All that can be asked for.")
+
+
+class DefaultsDocument(BaseModel):
+    """What is used where the upload does not say."""
+
+    provider: str
+    mode: Mode
+
+
+class Catalogue(BaseModel):
+    """All names that an upload can use."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "tasks": [
+                        {
+                            "name": "summarize",
+                            "description": "Summarise what happened.",
+                            "output_columns": ["summary"],
+                            "data_cases": [
+                                {
+                                    "name": "external_loss",
+                                    "description": "Loss events that happened at other companies.",
+                                    "mandatory_columns": {"DescriptionOfEvent": "What happened, as it was reported."},
+                                    "identity_columns": ["DescriptionOfEvent"],
+                                }
+                            ],
+                        }
+                    ],
+                    "providers": [
+                        {"name": "openai", "dialect": "openai", "model": "gpt-6-luna", "models": ["gpt-6-luna"]}
+                    ],
+                    "defaults": {"provider": "openai", "mode": "auto"},
+                }
+            ]
+        }
+    )
+
+    tasks: list[TaskDocument]
+    providers: list[ProviderDocument]
+    defaults: DefaultsDocument
+
+
+class Health(BaseModel):
+    """That the server is up, and what it is at."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "ok", "simulated": False, "open_jobs": 3, "version": "0.1.0"}]}
+    )
+
+    status: str = Field(description="`ok`.")
+    simulated: bool = Field(description="The server was started with --sandbox.")
+    open_jobs: int = Field(description="Jobs that are not done; counted up to 1,000.")
+    version: str
+
+
+class ErrorBody(BaseModel):
+    """What was wrong, where, and what to do."""
+
+    type: str = Field(description="The kind of error, as the command line knows it.")
+    message: str = Field(description="For people; the very text of the command line.")
+    exit_code: int = Field(description="What the command line would have ended with.")
+
+
+class ErrorDocument(BaseModel):
+    """The one shape of every error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "type": "UnknownName",
+                        "message": 'there is no task "sumarize"; did you mean "summarize"? (there is: summarize)',
+                        "exit_code": 2,
+                    }
+                }
+            ]
+        }
+    )
+
+    error: ErrorBody

@@ -1,0 +1,236 @@
+"""The routes: each parses, calls one function of the lifecycle, and shows."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import PurePath
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response, Security
+from fastapi.responses import FileResponse
+from fastapi.security import HTTPBearer
+
+from batch_jobs.api.documents import (
+    TASK_ID,
+    Accepted,
+    Catalogue,
+    DataCaseDocument,
+    DefaultsDocument,
+    ErrorDocument,
+    EventDocument,
+    EventList,
+    Health,
+    JobDocument,
+    JobForm,
+    JobList,
+    ProviderDocument,
+    TaskDocument,
+)
+from batch_jobs.api.upload import ordered
+from batch_jobs.lifecycle import control
+from batch_jobs.lifecycle.deliver import finished_file
+from batch_jobs.lifecycle.manifest import iso
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.receive import receive
+from batch_jobs.lifecycle.schedule import OPEN_JOBS, Poller
+from batch_jobs.lifecycle.view import JobView, view
+from batch_jobs.models import Status
+from batch_jobs.storage import events, jobs
+
+MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".tsv": "text/tab-separated-values",
+    ".psv": "text/plain",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+_FAILURES = {
+    401: "No API key, or a wrong one.",
+    404: "There is no such job.",
+    409: "The job is not at a point where this can be done.",
+    413: "The upload is over `intake.max_bytes`.",
+    422: "The request, the file or a name in it can't be taken as it is; the message says what to do.",
+    503: "The provider's key is not set on the server.",
+    507: "The server's disk is full.",
+}
+_BEARER = HTTPBearer(auto_error=False, description="One of BATCH_JOBS_API_KEYS; not needed when none is set.")
+
+
+def _failing(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorDocument, "description": _FAILURES[status]} for status in statuses}
+
+
+def _project(request: Request) -> Project:
+    project: Project = request.app.state.project
+    return project
+
+
+def _poller(request: Request) -> Poller:
+    poller: Poller = request.app.state.poller
+    return poller
+
+
+Opened = Annotated[Project, Depends(_project)]
+Polling = Annotated[Poller, Depends(_poller)]
+TaskId = Annotated[str, Path(description="The job's id.", examples=[TASK_ID])]
+
+guarded = APIRouter(dependencies=[Security(_BEARER)], responses=_failing(401, 422))
+open_to_all = APIRouter()
+
+
+@guarded.post(
+    "/jobs",
+    status_code=202,
+    summary="Upload a table",
+    tags=["jobs"],
+    responses={202: {"description": "Taken in; `Location` says where to look."}, **_failing(413, 503, 507)},
+    form_limits={"max_files": 1, "max_fields": 16, "max_part_size": 4096},
+)
+def post_job(
+    form: Annotated[JobForm, Form(media_type="multipart/form-data")],
+    response: Response,
+    project: Opened,
+    poller: Polling,
+) -> Accepted:
+    """Check the whole file, keep it, and answer; planning and sending go on in the background.
+
+    Each upload makes a new job. An answer that was paid for before is not paid for again.
+    """
+    with ordered(project, form) as order:
+        job = receive(project, order)
+    poller.watch(job.task_id)
+    response.headers["Location"] = f"/jobs/{job.task_id}"
+    return Accepted(task_id=job.task_id, status=job.status)
+
+
+@guarded.get("/jobs", summary="List the jobs", tags=["jobs"])
+def get_jobs(
+    project: Opened,
+    limit: Annotated[int, Query(ge=1, le=200, description="How many, newest first.")] = 20,
+    stuck: Annotated[bool, Query(description="Only jobs that somebody should look at.")] = False,
+) -> JobList:
+    """List the newest jobs of the store, or those that wait for somebody."""
+    with project.ledger.read() as connection:
+        found = jobs.newest(connection, OPEN_JOBS if stuck else limit, unfinished_only=stuck)
+    views = [view(project, job.task_id) for job in found]
+    return JobList(jobs=[_document(seen) for seen in views if seen.stuck or not stuck][:limit])
+
+
+@guarded.get("/jobs/{task_id}", summary="Show a job", tags=["jobs"], responses=_failing(404))
+def get_job(task_id: TaskId, project: Opened) -> JobDocument:
+    """Show how a job stands, from the ledger; asks no provider."""
+    return _document(view(project, task_id))
+
+
+@guarded.get(
+    "/jobs/{task_id}/download",
+    summary="Download the finished file",
+    tags=["jobs"],
+    response_class=FileResponse,
+    responses={
+        200: {
+            "description": "The uploaded file with its new columns: `<name>.<task>.<ext>`.",
+            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+        },
+        **_failing(404, 409),
+    },
+)
+def get_download(task_id: TaskId, project: Opened) -> FileResponse:
+    """Stream the finished file; 409 until the job is done."""
+    job, path = finished_file(project, task_id)
+    name = f"{PurePath(job.file_name).stem}.{job.task}{job.suffix}"
+    headers = {"Content-Disposition": _attachment(name)}
+    return FileResponse(path, media_type=MEDIA_TYPES[job.suffix], headers=headers)
+
+
+@guarded.get("/jobs/{task_id}/events", summary="What happened to a job", tags=["jobs"], responses=_failing(404))
+def get_events(
+    task_id: TaskId,
+    project: Opened,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Only events after this `event_id`.")] = 0,
+) -> EventList:
+    """List a job's events in order, 1,000 at most; ask again with the last `event_id` as `after`."""
+    with project.ledger.read() as connection:
+        jobs.get(connection, task_id)
+        found = events.of_job(connection, task_id, after)
+    return EventList(
+        events=[
+            EventDocument(event_id=event.event_id, at=iso(event.at), name=event.name, data=event.data)
+            for event in found
+        ]
+    )
+
+
+@guarded.post(
+    "/jobs/{task_id}/cancel", status_code=202, summary="Stop a job", tags=["jobs"], responses=_failing(404, 409)
+)
+def post_cancel(task_id: TaskId, project: Opened, poller: Polling) -> JobDocument:
+    """Ask a job to stop: what was finished is still fetched and priced, what was not sent never is."""
+    control.cancel(project, task_id)
+    poller.watch(task_id)
+    return _document(view(project, task_id))
+
+
+@guarded.post(
+    "/jobs/{task_id}/resume", status_code=202, summary="Go on with a job", tags=["jobs"], responses=_failing(404, 409)
+)
+def post_resume(task_id: TaskId, project: Opened, poller: Polling) -> JobDocument:
+    """Go on with a job that was paused, or that waits for the word to send."""
+    control.resume(project, task_id)
+    control.approve(project, task_id)
+    poller.watch(task_id)
+    return _document(view(project, task_id))
+
+
+@guarded.get("/tasks", summary="What can be asked for", tags=["names"])
+def get_tasks(project: Opened) -> Catalogue:
+    """List tasks with their data cases and columns, providers with their models, and the defaults."""
+    settings = project.settings
+    tasks = [
+        TaskDocument(
+            name=name,
+            description=task.description,
+            output_columns=list(task.output_columns.values()),
+            data_cases=[
+                DataCaseDocument(
+                    name=case_name,
+                    description=case.description,
+                    mandatory_columns=case.mandatory_columns,
+                    identity_columns=list(case.identity),
+                )
+                for case_name, case in task.data_cases.items()
+            ],
+        )
+        for name, task in settings.tasks.items()
+    ]
+    providers = [
+        ProviderDocument(
+            name=name,
+            dialect=entry.dialect,
+            model=entry.model,
+            models=list(dict.fromkeys([entry.model, *entry.models])),
+        )
+        for name, entry in settings.providers.items()
+    ]
+    defaults = DefaultsDocument(provider=settings.defaults.provider, mode=settings.defaults.mode)
+    return Catalogue(tasks=tasks, providers=providers, defaults=defaults)
+
+
+@open_to_all.get("/healthz", summary="Whether the server is up", tags=["server"])
+def get_healthz(project: Opened) -> Health:
+    """Say that the server is up and its ledger can be read; needs no key."""
+    with project.ledger.read() as connection:
+        found = jobs.newest(connection, OPEN_JOBS, unfinished_only=True)
+    return Health(status="ok", simulated=project.simulated, open_jobs=len(found), version=version("batch-jobs"))
+
+
+def _document(seen: JobView) -> JobDocument:
+    """A job's one object, with an address in place of the server's own path."""
+    here = f"/jobs/{seen.task_id}/download" if seen.status is Status.DONE and seen.output else None
+    return JobDocument(**{**seen.as_json(), "output": here})
+
+
+def _attachment(name: str) -> str:
+    """A Content-Disposition for any name: ASCII for old clients, the whole of it by RFC 5987 (see RFC 6266)."""
+    plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -1,0 +1,73 @@
+"""From an upload to an order: its name is only ever data, its bytes lie in a temp folder that is always removed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batch_jobs.api.documents import JobForm
+from batch_jobs.config import pick
+from batch_jobs.errors import FileRefused
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.receive import Order
+from batch_jobs.models import Mode
+from batch_jobs.storage.files import CHUNK_BYTES, store_errors
+
+MAX_NAME_BYTES = 200
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that have no place in a name: controls, invisible and direction marks, line ends."""
+
+
+def clean_name(given: str | None) -> str:
+    """The client's file name as it may be shown: the last part of a path, without controls, 200 bytes at most.
+
+    Raises:
+        FileRefused: nothing is left.
+    """
+    base = re.split(r"[/\\]", given or "")[-1]
+    name = "".join(char for char in base if unicodedata.category(char) not in _HIDDEN).strip()
+    if not name:
+        raise FileRefused("the upload has no file name", fix="Send the file part with its name, for example losses.csv")
+    stem, dot, suffix = name.rpartition(".")
+    tail = f"{dot}{suffix}".encode()
+    if not stem or len(tail) > MAX_NAME_BYTES // 2:
+        stem, tail = name, b""
+    return (stem.encode()[: MAX_NAME_BYTES - len(tail)] + tail).decode("utf-8", "ignore")
+
+
+@contextmanager
+def ordered(project: Project, form: JobForm) -> Iterator[Order]:
+    """The order that a form stands for, with its file on disk while the block runs.
+
+    Raises:
+        UnknownName: no such mode, provider or model.
+        FileRefused: the file has no name.
+        StoreError: the disk is full.
+    """
+    settings = project.settings
+    file_name = clean_name(form.file.filename)
+    mode = pick("mode", form.mode, {each.value: each for each in Mode}) if form.mode else None
+    provider = form.provider or settings.defaults.provider
+    entry = project.entry(provider)
+    models = {name: name for name in (entry.model, *entry.models)}
+    model = pick(f'model of provider "{provider}"', form.model, models) if form.model else None
+    with tempfile.TemporaryDirectory(prefix="batch-jobs-") as folder:
+        path = Path(folder) / "upload"
+        with store_errors(path), path.open("wb") as target:
+            shutil.copyfileobj(form.file.file, target, CHUNK_BYTES)
+        yield Order(
+            file=path,
+            file_name=file_name,
+            task=form.task,
+            data_case=form.data_case,
+            mode=mode,
+            provider=form.provider,
+            model=model,
+            sheet=form.sheet,
+            autostart=True,
+        )
