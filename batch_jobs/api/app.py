@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import urllib.request
 from collections.abc import AsyncIterator, Collection
 from importlib.metadata import version
 
@@ -14,7 +12,6 @@ from starlette.concurrency import run_in_threadpool
 from batch_jobs.api import failures, routes
 from batch_jobs.api.guard import Guard
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.lifecycle.rehearsal import IDLE_EXIT_SECONDS
 from batch_jobs.lifecycle.schedule import Poller
 
 WORKERS = 4
@@ -37,11 +34,9 @@ def create_app(project: Project, keys: Collection[bytes]) -> FastAPI:
         poller = Poller(project, workers=WORKERS)
         app.state.poller = poller
         poller.watch_all()
-        awake = asyncio.create_task(_keep_awake(project.sandbox_url))
         try:
             yield
         finally:
-            awake.cancel()
             await run_in_threadpool(poller.close)
 
     app = FastAPI(
@@ -58,15 +53,3 @@ def create_app(project: Project, keys: Collection[bytes]) -> FastAPI:
     app.include_router(routes.guarded)
     app.include_router(routes.open_to_all)
     return app
-
-
-async def _keep_awake(sandbox_url: str | None) -> None:
-    """Ask the sandbox for its health now and then: it ends when nobody uses it, and this server still may."""
-    while sandbox_url is not None:
-        await run_in_threadpool(_ping, sandbox_url)
-        await asyncio.sleep(IDLE_EXIT_SECONDS / 3)
-
-
-def _ping(sandbox_url: str) -> None:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{sandbox_url}/sandbox/healthz", timeout=5) as answer:
-        answer.read()

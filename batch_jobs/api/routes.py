@@ -33,8 +33,8 @@ from batch_jobs.lifecycle.deliver import finished_file
 from batch_jobs.lifecycle.manifest import iso
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import receive
-from batch_jobs.lifecycle.schedule import OPEN_JOBS, Poller
-from batch_jobs.lifecycle.view import JobView, view
+from batch_jobs.lifecycle.schedule import Poller
+from batch_jobs.lifecycle.view import JobView, newest_views, view
 from batch_jobs.models import Status
 from batch_jobs.storage import events, jobs
 
@@ -96,7 +96,7 @@ def post_job(
 
     Each upload makes a new job. An answer that was paid for before is not paid for again.
     """
-    with ordered(project, form) as order:
+    with ordered(form) as order:
         job = receive(project, order)
     poller.watch(job.task_id)
     response.headers["Location"] = f"/jobs/{job.task_id}"
@@ -110,10 +110,7 @@ def get_jobs(
     stuck: Annotated[bool, Query(description="Only jobs that somebody should look at.")] = False,
 ) -> JobList:
     """List the newest jobs of the store, or those that wait for somebody."""
-    with project.ledger.read() as connection:
-        found = jobs.newest(connection, OPEN_JOBS if stuck else limit, unfinished_only=stuck)
-    views = [view(project, job.task_id) for job in found]
-    return JobList(jobs=[_document(seen) for seen in views if seen.stuck or not stuck][:limit])
+    return JobList(jobs=[_document(seen) for seen in newest_views(project, limit, stuck=stuck)])
 
 
 @guarded.get("/jobs/{task_id}", summary="Show a job", tags=["jobs"], responses=_failing(404))
@@ -220,8 +217,8 @@ def get_tasks(project: Opened) -> Catalogue:
 def get_healthz(project: Opened) -> Health:
     """Say that the server is up and its ledger can be read; needs no key."""
     with project.ledger.read() as connection:
-        found = jobs.newest(connection, OPEN_JOBS, unfinished_only=True)
-    return Health(status="ok", simulated=project.simulated, open_jobs=len(found), version=version("batch-jobs"))
+        open_jobs = jobs.count_open(connection)
+    return Health(status="ok", simulated=project.simulated, open_jobs=open_jobs, version=version("batch-jobs"))
 
 
 def _document(seen: JobView) -> JobDocument:

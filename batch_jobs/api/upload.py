@@ -13,7 +13,6 @@ from pathlib import Path
 from batch_jobs.api.documents import JobForm
 from batch_jobs.config import pick
 from batch_jobs.errors import FileRefused
-from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import Order
 from batch_jobs.models import Mode
 from batch_jobs.storage.files import CHUNK_BYTES, store_errors
@@ -41,21 +40,16 @@ def clean_name(given: str | None) -> str:
 
 
 @contextmanager
-def ordered(project: Project, form: JobForm) -> Iterator[Order]:
+def ordered(form: JobForm) -> Iterator[Order]:
     """The order that a form stands for, with its file on disk while the block runs.
 
     Raises:
-        UnknownName: no such mode, provider or model.
+        UnknownName: no such mode.
         FileRefused: the file has no name.
         StoreError: the disk is full.
     """
-    settings = project.settings
     file_name = clean_name(form.file.filename)
     mode = pick("mode", form.mode, {each.value: each for each in Mode}) if form.mode else None
-    provider = form.provider or settings.defaults.provider
-    entry = project.entry(provider)
-    models = {name: name for name in (entry.model, *entry.models)}
-    model = pick(f'model of provider "{provider}"', form.model, models) if form.model else None
     with tempfile.TemporaryDirectory(prefix="batch-jobs-") as folder:
         path = Path(folder) / "upload"
         with store_errors(path), path.open("wb") as target:
@@ -67,7 +61,7 @@ def ordered(project: Project, form: JobForm) -> Iterator[Order]:
             data_case=form.data_case,
             mode=mode,
             provider=form.provider,
-            model=model,
+            model=form.model,
             sheet=form.sheet,
             autostart=True,
         )

@@ -63,15 +63,10 @@ def project_options(function: F) -> F:
 
 @contextlib.contextmanager
 def opened(place: Place) -> Iterator[Project]:
-    """The project, with its sandbox started if this is a rehearsal."""
-    from batch_jobs.config import load_settings
-    from batch_jobs.lifecycle.project import open_project, workspace_of
-    from batch_jobs.lifecycle.rehearsal import ensure_sandbox
+    """The project of this place."""
+    from batch_jobs.lifecycle.project import open_project
 
-    url = None
-    if place.sandbox:
-        url = ensure_sandbox(workspace_of(load_settings(place.config), place.config, place.root))
-    project = open_project(place.config, place.root, url)
+    project = open_project(place.config, place.root, simulated=place.sandbox)
     try:
         yield project
     finally:

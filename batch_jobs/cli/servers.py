@@ -25,10 +25,13 @@ def serve(place: Place, host: str, port: int) -> int:
     serves this machine only.
     """
     from batch_jobs.api.server import api_keys, check_address, run_server
+    from batch_jobs.lifecycle.rehearsal import ensure_sandbox
 
     keys = api_keys(os.environ)
     check_address(host, keys)
     with opened(place) as project:
+        if place.sandbox:
+            ensure_sandbox(project.workspace)
         say(place, show.line("serving", f"http://{host}:{port}   docs at /docs, {len(keys) or 'no'} keys"))
         run_server(project, host, port, keys)
     return EXIT_OK

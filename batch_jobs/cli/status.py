@@ -81,13 +81,10 @@ def _show(project: Project, place: Place, task_id: str) -> int:
 @project_options
 def jobs_command(place: Place, stuck: bool, limit: int) -> int:
     """List the jobs of this store, newest first."""
-    from batch_jobs.lifecycle.view import view
-    from batch_jobs.storage import jobs
+    from batch_jobs.lifecycle.view import newest_views
 
     with opened(place) as project:
-        with project.ledger.read() as connection:
-            found = [job.task_id for job in jobs.newest(connection, limit, unfinished_only=stuck)]
-        views = [seen for seen in (view(project, task_id) for task_id in found) if seen.stuck or not stuck]
+        views = newest_views(project, limit, stuck=stuck)
     for text in show.job_table(views):
         say(place, text)
     if not views:

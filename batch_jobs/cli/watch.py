@@ -34,6 +34,8 @@ class Bars:
         """Show one progress."""
         if progress.step == "trouble":
             self._tell(line("trouble", f"{progress.detail}; trying again"))
+        elif progress.step == "held":
+            self._tell(line("held", f"{progress.detail}; waiting for it"))
         elif self.terminal and not self.quiet:
             self._draw(progress)
         elif progress.step != self._step or progress.detail != self._said:
@@ -48,6 +50,7 @@ class Bars:
         if self._bar is not None:
             self._bar.clear()
         click.echo(text, err=True)
+        self._said = text
 
     def _draw(self, progress: Progress) -> None:
         from tqdm import tqdm

@@ -61,15 +61,20 @@ def advance(project: Project, task_id: str, notify: Notify = nobody, stop: threa
     """
     with leases.holding(project.ledger.engine, lease_name(task_id)) as lease:
         run = Run(project, lease, notify, stop or threading.Event())
-        with job_log(project, task_id):
+        job = _look_up(project, task_id)
+        with job_log(project, task_id, simulated=job.simulated):
             while True:
-                with project.ledger.read() as connection:
-                    job = jobs.get(connection, task_id)
+                job = _look_up(project, task_id)
                 advanced = _STEPS[job.phase](run, job)
                 if advanced is not None:
                     return advanced
                 if run.stop.is_set():
                     return Advanced(Came.STOPPED)
+
+
+def _look_up(project: Project, task_id: str) -> Job:
+    with project.ledger.read() as connection:
+        return jobs.get(connection, task_id)
 
 
 def _received(run: Run, job: Job) -> Advanced | None:

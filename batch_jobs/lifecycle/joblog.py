@@ -33,14 +33,14 @@ class _Line(logging.Formatter):
 
 
 @contextlib.contextmanager
-def job_log(project: Project, task_id: str) -> Iterator[None]:
+def job_log(project: Project, task_id: str, *, simulated: bool) -> Iterator[None]:
     """Write this job's log records to its log file while the block runs."""
     path = project.workspace.log(task_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(_Line())
     handler.addFilter(_OfJob(task_id))
-    if project.simulated:
+    if simulated:
         handler.addFilter(_mark_simulated)
     logger = logging.getLogger(ROOT_LOGGER)
     logger.addHandler(handler)

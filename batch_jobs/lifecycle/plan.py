@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batch_jobs.config import pick
-from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import Dialect, EventName, Mode, Phase
 from batch_jobs.render.bodies import cut
@@ -113,7 +113,7 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         data_case_description=data_case.description,
         mandatory_columns=dict(data_case.mandatory_columns),
         identity_columns=data_case.identity,
-        realm=project.realm(job.provider),
+        realm=f"{SANDBOX_ACCOUNT}:{job.provider}" if job.simulated else job.provider,
         dialect=Dialect(job.dialect),
         endpoint=job.endpoint,
         model=job.model,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from batch_jobs.config import BASE_URL_VARIABLES, ProviderEntry, Settings, load_settings, pick
 from batch_jobs.errors import ConfigError, KeyMissing
+from batch_jobs.lifecycle.rehearsal import ensure_sandbox
 from batch_jobs.models import Dialect, Mode, Price
 from batch_jobs.storage.call_cache import CallCache
 from batch_jobs.storage.files import store_errors
@@ -33,7 +34,7 @@ class Project:
 
     Attributes:
         prompt_lib: the folder of prompt modules, beside config.json.
-        sandbox_url: address of the sandbox when this is a rehearsal, else None.
+        simulated: new jobs are rehearsals. An old job stays what it was: real, or simulated by the sandbox.
         environ: where keys are looked up.
         clock: unix seconds.
     """
@@ -43,20 +44,11 @@ class Project:
     workspace: Workspace
     ledger: Ledger
     cache: CallCache
-    sandbox_url: str | None = None
+    simulated: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], float] = time.time
     _connected: dict[str, Provider] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def simulated(self) -> bool:
-        """True in a rehearsal: nothing is sent to a provider, nothing is billed."""
-        return self.sandbox_url is not None
-
-    def realm(self, provider: str) -> str:
-        """Keeps answers apart that look alike but are not: a rehearsal's never count as real ones."""
-        return f"{SANDBOX_ACCOUNT}:{provider}" if self.simulated else provider
 
     def entry(self, provider: str) -> ProviderEntry:
         """The provider's entry in config.json."""
@@ -93,8 +85,6 @@ class Project:
             KeyMissing: its variable is empty; names the variable and the sandbox.
         """
         entry = self.entry(provider)
-        if self.simulated:
-            return SANDBOX_ACCOUNT
         if entry.api_key_env is None:
             return "none"
         key = self.environ.get(entry.api_key_env, "").strip()
@@ -108,49 +98,52 @@ class Project:
     def base_url(self, provider: str) -> str | None:
         """Where the provider is reached; None for its SDK's own default."""
         entry = self.entry(provider)
-        if self.sandbox_url is not None:
-            from providers.sandbox.server import base_url
-
-            return base_url(entry.dialect, self.sandbox_url)
         return entry.base_url or self.environ.get(BASE_URL_VARIABLES[entry.dialect]) or None
 
-    def account(self, provider: str) -> str:
-        """Which account pays: dialect, address and a hash of the key; never the key."""
-        if self.simulated:
+    def account(self, provider: str, *, simulated: bool) -> str:
+        """Which account pays: dialect, address and a hash of the key, never the key; `sandbox` for a rehearsal."""
+        if simulated:
             return SANDBOX_ACCOUNT
         digest = hashlib.sha256(self.api_key(provider).encode()).hexdigest()[:12]
         return f"{self.entry(provider).dialect} {self.base_url(provider) or 'default address'} key:{digest}"
 
     def provider(self, job: Job) -> Provider:
-        """The connected provider of a job, only under the account that the job began with.
+        """The connected provider of a job: a rehearsal's is the sandbox, a real one's only the account it began with.
 
         Raises:
             ConfigError: another key or address is set now than when the job was made.
         """
-        account = self.account(job.provider)
+        account = self.account(job.provider, simulated=job.simulated)
         if account != job.account:
             raise ConfigError(
                 f"job {job.task_id} was made with account [{job.account}], and now [{account}] is set. Set the same "
-                f"key and address again (or --sandbox, if it was a rehearsal), then: batch-jobs resume {job.task_id}"
+                f"key and address again, then: batch-jobs resume {job.task_id}"
             )
+        base_url, key = self.base_url(job.provider), SANDBOX_ACCOUNT
+        if job.simulated:
+            from providers import sandbox
+
+            base_url = sandbox.base_url(self.entry(job.provider).dialect, ensure_sandbox(self.workspace))
+        else:
+            key = self.api_key(job.provider)
+        name = f"{job.provider} {job.model} {base_url}"
         with self._lock:
-            name = f"{job.provider} {job.model}"
             if name not in self._connected:
-                self._connected[name] = self._connect(job.provider, job.model)
+                self._connected[name] = self._connect(job, base_url, key)
             return self._connected[name]
 
-    def _connect(self, provider: str, model: str) -> Provider:
+    def _connect(self, job: Job, base_url: str | None, key: str) -> Provider:
         from providers.connect import connect
 
-        entry = self.entry(provider)
+        entry = self.entry(job.provider)
         return connect(
             entry.dialect,
-            endpoint=self.endpoint(provider),
-            base_url=self.base_url(provider),
-            api_key=self.api_key(provider),
+            endpoint=job.endpoint,
+            base_url=base_url,
+            api_key=key,
             timeout_seconds=entry.timeout_seconds,
-            limits=self.limits(provider),
-            model=model,
+            limits=self.limits(job.provider),
+            model=job.model,
         )
 
     def close(self) -> None:
@@ -161,13 +154,13 @@ class Project:
         self.cache.close()
 
 
-def open_project(config: Path, root: Path | None, sandbox_url: str | None = None) -> Project:
+def open_project(config: Path, root: Path | None, *, simulated: bool = False) -> Project:
     """Open a project: read its config, make its folders, open its store.
 
     Args:
         config: config.json.
         root: holds batch_input/, batch_output/ and store/; None for the folder of config.json.
-        sandbox_url: for a rehearsal.
+        simulated: new jobs are rehearsals.
 
     Raises:
         ConfigError: config.json is missing or wrong.
@@ -184,7 +177,7 @@ def open_project(config: Path, root: Path | None, sandbox_url: str | None = None
         workspace=workspace,
         ledger=Ledger.open(workspace.ledger),
         cache=CallCache.open(workspace.call_cache),
-        sandbox_url=sandbox_url,
+        simulated=simulated,
     )
 
 

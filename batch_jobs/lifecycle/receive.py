@@ -121,8 +121,9 @@ def _resolve(project: Project, order: Order) -> _Resolved:
     data_case = pick(f'data case of task "{order.task}"', order.data_case, task.data_cases)
     name = order.provider or settings.defaults.provider
     entry = project.entry(name)
-    model = order.model or entry.model
-    account = project.account(name)
+    models = {model: model for model in (entry.model, *entry.models)}
+    model = pick(f'model of provider "{name}"', order.model, models) if order.model else entry.model
+    account = project.account(name, simulated=project.simulated)
     _check_parameters(name, entry, model, project)
     check_output_columns(order.task, task.output_columns, load_prompt(project.prompt_lib, task.prompt).output_model)
     return _Resolved(task, data_case, name, entry, model, order.mode or settings.defaults.mode, account)

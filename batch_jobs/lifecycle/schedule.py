@@ -14,7 +14,7 @@ from typing import Any
 from batch_jobs.errors import BatchJobsError, JobHeld, StoreError
 from batch_jobs.lifecycle.advance import Advanced, Came, advance
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.lifecycle.run import Notify, nobody
+from batch_jobs.lifecycle.run import Notify, Progress, nobody
 from batch_jobs.models import Phase
 from batch_jobs.storage import jobs
 
@@ -38,22 +38,29 @@ class Poller:
 
         self.project, self.notify, self.ended = project, notify, ended
         self.stop = threading.Event()
+        self._lock = threading.Lock()
         self._watched: set[str] = set()
+        self._running: set[str] = set()
+        self._again: dict[str, float] = {}
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(workers), "scan": ThreadPoolExecutor(1)},
-            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 2},
             timezone=UTC,
         )
         self._scheduler.start()
 
     def watch(self, task_id: str, seconds: float = 0.0) -> None:
-        """Advance a job after some seconds; one that is watched already keeps its own pace."""
+        """Advance a job after some seconds; one that is being advanced right now is looked at again after that."""
         if self.stop.is_set():
             return
-        self._watched.add(task_id)
+        with self._lock:
+            self._watched.add(task_id)
+            if task_id in self._running:
+                self._again[task_id] = min(seconds, self._again.get(task_id, seconds))
+                return
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         options: dict[str, Any] = {"args": [task_id], "id": task_id, "replace_existing": True}
-        self._scheduler.add_job(self._advance, "date", run_date=at, **options)
+        self._scheduler.add_job(self._run, "date", run_date=at, **options)
 
     def watch_all(self) -> None:
         """Watch every open job of the store, now and as others come in."""
@@ -79,10 +86,24 @@ class Poller:
             if not waits_for_people and job.task_id not in self._watched:
                 self.watch(job.task_id)
 
+    def _run(self, task_id: str) -> None:
+        """Advance a job, once at a time; what asked for it meanwhile is done after it, and not dropped."""
+        with self._lock:
+            self._running.add(task_id)
+        try:
+            self._advance(task_id)
+        finally:
+            with self._lock:
+                self._running.discard(task_id)
+                seconds = self._again.pop(task_id, None)
+            if seconds is not None:
+                self.watch(task_id, seconds)
+
     def _advance(self, task_id: str) -> None:
         try:
             advanced = advance(self.project, task_id, self.notify, self.stop)
         except JobHeld:
+            self.notify(Progress(task_id, "held", 0, 0, "another process works on this job"))
             self.watch(task_id, HELD_SECONDS)
         except BatchJobsError as error:
             logger.error("poller.job_failed", extra={"task_id": task_id, "data": {"why": error.message}})
@@ -92,6 +113,7 @@ class Poller:
         except Exception as error:
             logger.exception("poller.bug", extra={"task_id": task_id})
             self._tell(task_id, BatchJobsError(f"a bug: {type(error).__name__}: {error}"))
+            self._watched.add(task_id)  # it would only fail again: a restart tries it once more
         else:
             if advanced.came is Came.WAIT:
                 self.watch(task_id, advanced.seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from batch_jobs.storage import calls, items, jobs, shards
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 
+OPEN_JOBS = 1_000
 STUCK_AFTER_SECONDS = 26 * 3600.0
 """Longer than any provider's completion window of 24 hours, with some slack."""
 
@@ -102,6 +104,14 @@ class JobView:
             "created_at": iso(self.created_at),
             "done_at": iso(self.done_at),
         }
+
+
+def newest_views(project: Project, limit: int, *, stuck: bool) -> list[JobView]:
+    """The newest jobs, or the newest that somebody should look at."""
+    with project.ledger.read() as connection:
+        found = jobs.newest(connection, OPEN_JOBS if stuck else limit, unfinished_only=stuck)
+    views = (view(project, job.task_id) for job in found)
+    return list(islice((seen for seen in views if seen.stuck or not stuck), limit))
 
 
 def view(project: Project, task_id: str) -> JobView:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from batch_jobs.errors import JobNotFound, WrongMoment
 from batch_jobs.intake.table import TableFormat
@@ -112,6 +112,11 @@ def newest(connection: Connection, limit: int, unfinished_only: bool = False) ->
     if unfinished_only:
         query = query.where(schema.jobs.c.phase != Phase.DONE)
     return [_from_row(row) for row in connection.execute(query)]
+
+
+def count_open(connection: Connection) -> int:
+    """How many jobs are not done."""
+    return int(connection.execute(select(func.count()).where(schema.jobs.c.phase != Phase.DONE)).scalar() or 0)
 
 
 def open_jobs_of(connection: Connection, **same: Any) -> list[Job]:
