@@ -307,3 +307,20 @@ def test_init_makes_a_project_that_works(cli: Cli, tmp_path: Path) -> None:
     result: Result = fresh.run(Path("examples/external_loss.csv"), "--mode", "batch")
     assert result.code == 0, result.err
     assert result.json["rows"] == 200
+
+
+def test_a_rehearsal_is_followed_up_without_saying_sandbox_again(cli: Cli) -> None:
+    file = write_csv(cli.folder / "a.csv", losses(12))
+    without_keys = Cli(cli.folder)
+    left = without_keys.run(file, "--sandbox", "--detach")
+    assert left.code == 0, left.err
+    assert left.json["simulated"] is True
+    done = without_keys("status", left.json["task_id"][:10], "--watch", "--json")
+    assert done.code == 0, done.err
+    assert done.json["succeeded"] == 12
+    manifest = json.loads((cli.folder / "batch_output" / left.json["task_id"] / "manifest.json").read_text())
+    assert manifest["job"]["1"]["simulated"] is True
+    log = (cli.folder / "batch_output" / left.json["task_id"] / "job.log").read_text()
+    assert "simulated" in log
+    real = cli.run(file, "--mode", "batch")  # the same file for real: no simulated answer is taken for a real one
+    assert (real.json["simulated"], real.json["sent"], real.json["from_cache"]) == (False, 12, 0)
