@@ -124,11 +124,20 @@ def _carry_on(
         return EXIT_OK
     elif job.phase is Phase.PAUSED:
         resume(project, job.task_id)
-    say(place, show.line("task_id", f"{job.task_id}   you may leave: batch-jobs status {job.task_id[:12]} --download"))
+    say(place, show.line("task_id", job.task_id + _may_leave(project, job.task_id)))
     if detach:
         return _detach(project, place, job.task_id)
     wait_for(project, job.task_id)
     return finish(project, place, job.task_id, output)
+
+
+def _may_leave(project: Project, task_id: str) -> str:
+    """How to come back later, for a job that takes its time."""
+    from batch_jobs.lifecycle.view import view
+
+    seen = view(project, task_id)
+    waits = seen.mode is Mode.BATCH and seen.items > seen.from_cache
+    return f"   you may leave: batch-jobs status {task_id[:12]} --download" if waits else ""
 
 
 def _plan(project: Project, place: Place, task_id: str) -> None:
