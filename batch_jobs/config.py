@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from batch_jobs.errors import ConfigError, UnknownName
 from batch_jobs.models import Dialect, Mode, Price
@@ -27,6 +27,8 @@ BASE_URL_VARIABLES = {
     Dialect.GEMINI: "GOOGLE_GEMINI_BASE_URL",
 }
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+"""Lower case only: environment variables are read so, and each key of a provider can be overridden by one."""
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\.py$")]
 
 
@@ -191,7 +193,7 @@ class Settings(BaseSettings):
     )
 
     tasks: dict[Name, Task] = Field(min_length=1)
-    providers: dict[Name, ProviderEntry] = Field(min_length=1)
+    providers: dict[ProviderName, ProviderEntry] = Field(min_length=1)
     defaults: Defaults = Defaults()
     polling: Polling = Polling()
     submission: Submission = Submission()
@@ -244,8 +246,13 @@ def load_settings(path: Path, environ: Mapping[str, str] | None = None) -> Setti
         raise ConfigError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold one JSON object")
+    hidden = [key for key in raw if key.startswith("_")]  # pydantic-settings would take these for its own
+    if hidden:
+        raise ConfigError(f'{path}: unknown key "{hidden[0]}"')
     try:
         return Settings(**raw)
+    except SettingsError as error:
+        raise ConfigError(f"environment variables {ENV_PREFIX}...: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from error
 
@@ -277,13 +284,13 @@ def _keys_at(loc: tuple[int | str, ...]) -> Iterable[str]:
     """The valid keys of the section at `loc`, for near names."""
     model: Any = Settings
     for part in loc:
-        fields = getattr(model, "model_fields", None)
-        if fields is None:
+        if get_origin(model) is dict:
+            model = get_args(model)[-1]  # `part` is a name of the user's own
+            continue
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
             return ()
-        if part in fields:
-            annotation = fields[part].annotation
-            arguments = getattr(annotation, "__args__", ())
-            model = arguments[-1] if arguments else annotation
+        model = fields[part].annotation
     return getattr(model, "model_fields", {}).keys()
 
 

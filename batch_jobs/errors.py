@@ -3,7 +3,7 @@
     BatchJobsError
     ├── UserError            the person who uploaded the file
     │   ├── FileRefused          the table can't be taken as it is: names file, row, column
-    │   ├── FileTooLarge         over the byte limit
+    │   │   └── FileTooLarge     over the byte limit
     │   ├── UnknownName          no such task, data case, provider, model or sheet
     │   ├── JobNotFound          no such task_id
     │   ├── NotAllowed           no key, or a wrong one

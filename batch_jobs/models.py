@@ -101,8 +101,8 @@ SHARD_MOVES: dict[ShardState, frozenset[ShardState]] = {
         {ShardState.SUBMITTED, ShardState.UNKNOWN, ShardState.RENDERED, ShardState.MERGED}
     ),
     ShardState.UNKNOWN: frozenset({ShardState.SUBMITTED, ShardState.RENDERED}),
-    ShardState.SUBMITTED: frozenset({ShardState.ENDED}),
-    ShardState.ENDED: frozenset({ShardState.FETCHED}),
+    ShardState.SUBMITTED: frozenset({ShardState.ENDED, ShardState.MERGED}),
+    ShardState.ENDED: frozenset({ShardState.FETCHED, ShardState.MERGED}),
     ShardState.FETCHED: frozenset({ShardState.MERGED}),
     ShardState.MERGED: frozenset(),
 }

@@ -43,9 +43,8 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{round(whole / 60)} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    minutes = round(whole / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def file_line(job: Job) -> str:
@@ -72,7 +71,7 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
         lines.append(
             line("sandbox", "simulated answers from this machine: nothing is sent out, nothing is billed", "yellow")
         )
-    elif any(name in job.columns for name in job.output_columns.values()):
+    else:
         lines.append(line("columns", ", ".join(job.output_columns.values())))
     return lines
 

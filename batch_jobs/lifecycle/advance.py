@@ -26,10 +26,11 @@ from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.rounds import open_round
 from batch_jobs.lifecycle.run import Notify, Progress, Run, nobody
 from batch_jobs.lifecycle.submit import mark_unknown, reconcile, submit_shard
-from batch_jobs.models import EventName, JobOutcome, Mode, Outcome, Phase, ShardState
+from batch_jobs.models import BatchState, EventName, JobOutcome, Mode, Outcome, Phase, ShardState
 from batch_jobs.storage import events, items, jobs, leases, shards
 from batch_jobs.storage.jobs import Job, lease_name
 from batch_jobs.storage.shards import Shard
+from providers.codes import QUOTA_CODES
 
 logger = logging.getLogger(__name__)
 
@@ -118,9 +119,6 @@ def _concurrent(run: Run, job: Job) -> Advanced | None:
         raise blocked
     if run.stop.is_set():
         return Advanced(Came.STOPPED)
-    with run.project.ledger.read() as connection:
-        if jobs.get(connection, job.task_id).phase is not job.phase:
-            return None  # cancelled meanwhile
     _close(run, job, Outcome.MISSING)
     return None
 
@@ -131,10 +129,16 @@ def _batch(run: Run, job: Job) -> Advanced | None:
     waits = _pass(run, job)
     if run.stop.is_set():
         return Advanced(Came.STOPPED)
+    if not _goes_on(run, job):
+        return None  # paused or cancelled meanwhile
     if waits is not None:
         return Advanced(Came.WAIT, waits)
     with run.project.ledger.read() as connection:
         left = items.open_items(connection, job.task_id)
+        blocked = items.blocked(connection, job.task_id, QUOTA_CODES, job.round_base)
+    if blocked is not None:  # a process that died between merging and pausing left this to us
+        pause(run, job, blocked)
+        return None
     if left and job.round - job.round_base + 1 < run.project.settings.rounds.max:
         with run.write() as connection:
             jobs.change(connection, job.task_id, round=job.round + 1)
@@ -160,19 +164,32 @@ def _cancelling(run: Run, job: Job) -> Advanced | None:
 def _cancel_batches(run: Run, job: Job, under_way: list[Shard]) -> None:
     provider = run.project.provider(job)
     for shard in under_way:
-        if shard.state is ShardState.SUBMITTED and shard.batch_id and "cancel" not in (shard.provider_state or ""):
+        if shard.state is ShardState.SUBMITTED and shard.batch_id and shard.batch_state is not BatchState.CANCELLING:
             try:
                 provider.cancel(shard.batch_id)
             except RequestRejected:  # it has ended meanwhile; the poll will see it
                 logger.info("cancel.too_late", extra={"task_id": job.task_id, "data": {"batch": shard.batch_id}})
+            except ProviderError as error:  # the next pass asks again; the other batches are not kept waiting
+                if error.operator:
+                    raise
+                data = {"batch": shard.batch_id, "why": error.message}
+                logger.warning("cancel.failed", extra={"task_id": job.task_id, "data": data})
 
 
 def _close(run: Run, job: Job, otherwise: Outcome, *, cancelled: bool = False) -> None:
     """Every item has its outcome now: on to the output file."""
     with run.write() as connection:
+        if jobs.get(connection, job.task_id).phase is not job.phase:
+            return  # paused or cancelled meanwhile
         items.close_open(connection, job.task_id, otherwise)
         jobs.move(connection, job, Phase.WRITING, outcome=JobOutcome.CANCELLED if cancelled else None)
         events.add(connection, job.task_id, EventName.JOB_WRITING)
+
+
+def _goes_on(run: Run, job: Job) -> bool:
+    """Whether the job is still in the phase it was seen in: nobody paused or cancelled it meanwhile."""
+    with run.project.ledger.read() as connection:
+        return jobs.get(connection, job.task_id).phase is job.phase
 
 
 def _pass(run: Run, job: Job) -> float | None:
@@ -185,7 +202,7 @@ def _pass(run: Run, job: Job) -> float | None:
         of_round = shards.of_job(connection, job.task_id, job.round)
     waits: list[float] = []
     for shard in of_round:
-        if run.stop.is_set():
+        if run.stop.is_set() or not _goes_on(run, job):
             return 0.0
         seconds = _take_along(run, job, shard)
         if seconds is not None:
@@ -212,11 +229,12 @@ def _provider_failed(run: Run, job: Job, shard: Shard, error: ProviderError) -> 
     if error.operator:
         raise error
     if isinstance(error, RequestRejected):
-        if shard.state is ShardState.RENDERED:
+        gone = job.phase is Phase.CANCELLING and shard.state in {ShardState.SUBMITTED, ShardState.ENDED}
+        if shard.state is ShardState.RENDERED or gone:
             reject_shard(run, job, shard, error)
             return None
         pause(run, job, f"{error.message} (batch {shard.batch_id})")
-        return 0.0
+        return _pace(run, shard)
     run.notify(Progress(job.task_id, "trouble", 0, 0, error.message))
     data = {"shard_key": shard.shard_key, "why": error.message, "code": error.code}
     with run.write() as connection:
@@ -256,7 +274,7 @@ def _pace(run: Run, shard: Shard) -> float:
     wait = poll_seconds(age, Pace(polling.min_seconds, polling.max_seconds), random.random())
     if shard.state is ShardState.UNKNOWN and shard.unknown_at is not None:
         ends = shard.unknown_at + run.project.settings.submission.quarantine_seconds - run.project.clock()
-        return max(min(wait, ends), 0.05)
+        return max(min(wait, ends), 0.05) if ends > 0 else wait
     return wait
 
 

@@ -5,12 +5,12 @@ Calls in flight are bounded; what has come back is merged in groups, cache first
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 import orjson
@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_e
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
-from batch_jobs.errors import ProviderError
+from batch_jobs.errors import ProviderError, QuotaExhausted
 from batch_jobs.lifecycle.filing import file_answers
 from batch_jobs.lifecycle.merge import Attempt, Merger, checked_result
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
@@ -27,7 +27,9 @@ from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import ItemResult, Outcome, Phase
 from batch_jobs.render.bodies import BodyReader
 from batch_jobs.storage import items, jobs
+from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
+from providers.codes import QUOTA_CODES
 from providers.connect import codec_for
 from providers.contract import Codec, Provider
 
@@ -72,12 +74,21 @@ class Caller:
         if self.run.stop.is_set():
             return answered
         result = self._try(answered, body)
+        widened = False
         if result is not None and result.outcome is Outcome.TRUNCATED and not self.run.stop.is_set():
             wider = self.codec.widen(body, self.job.parameters.max_output_tokens * WIDEN_FACTOR)
-            result = self._try(answered, wider)
-        if result is not None and result.outcome is Outcome.INVALID and self.run.stop.is_set():
-            answered.attempts[-1] = replace(answered.attempts[-1], provisional=True)
+            result, widened = self._try(answered, wider), True
+        if answered.blocked is not None or self._interrupted(result, widened):
+            answered.attempts = [replace(attempt, provisional=True) for attempt in answered.attempts]
         return answered
+
+    def _interrupted(self, result: ItemResult | None, widened: bool) -> bool:
+        """Whether a stop came before the item's attempts were used up: it is paid for, and stays open."""
+        if not self.run.stop.is_set():
+            return False
+        if result is None or result.transient or result.outcome is Outcome.INVALID:
+            return True
+        return result.outcome is Outcome.TRUNCATED and not widened
 
     def _try(self, answered: Answered, body: bytes) -> ItemResult | None:
         settings = self.run.project.settings.concurrent
@@ -90,18 +101,26 @@ class Caller:
         )
         try:
             return retrying(self._call, answered, body)
+        except _Stopped:
+            return None
         except InvalidResponse as error:
             return error.result
         except ProviderError as error:
             if error.operator:
                 answered.blocked = error
             elif not (error.transient and self.run.stop.is_set()):
-                self._note(answered, _as_result(error))
+                result = _as_result(error)
+                self._note(answered, result)
+                return result
         return None
 
     def _call(self, answered: Answered, body: bytes) -> ItemResult:
+        if self.run.stop.is_set():  # it came while this item waited for its next attempt
+            raise _Stopped
         result = checked_result(self.merger.prompt, self.provider.complete(body))
         self._note(answered, result)
+        if result.code in QUOTA_CODES:
+            raise QuotaExhausted(result.detail or result.code, code=result.code)
         if result.outcome is Outcome.INVALID:
             raise InvalidResponse(result)
         if result.transient:
@@ -111,6 +130,10 @@ class Caller:
     def _note(self, answered: Answered, result: ItemResult) -> None:
         call_id = f"{self.job.task_id}-c{answered.item}-{uuid.uuid4().hex[:12]}"
         answered.attempts.append(Attempt(answered.item, call_id, replace(result, custom_id=call_id)))
+
+
+class _Stopped(Exception):
+    """No further attempt is begun."""
 
 
 class _TransientResult(InvalidResponse):
@@ -151,12 +174,11 @@ def answer_all(run: Run, job: Job) -> ProviderError | None:
     merger = Merger(run, job, last_round=True)
     codec = codec_for(project.entry(job.provider).dialect, job.endpoint)
     caller = Caller(run, job, project.provider(job), codec, merger)
-    sent, received = _artefacts(run, job)
     done: list[int] = []
     filed = 0
     blocked: ProviderError | None = None
     plan = project.workspace.plan(job.task_id)
-    with BodyReader(plan) as reader, sent.open("ab") as log_sent, received.open("ab") as log_received:
+    with store_errors(plan), BodyReader(plan) as reader, _artefacts(run, job) as (log_sent, log_received):
         for answered in _answers(run, job, caller, _bodies(run, job, waiting, reader, codec, log_sent)):
             _merge(run, job, merger, answered)
             log_received.writelines(_lines(answered))
@@ -188,14 +210,16 @@ def _answers(run: Run, job: Job, caller: Caller, source: Iterator[tuple[int, byt
             yield answered
 
 
-def _artefacts(run: Run, job: Job) -> tuple[Path, Path]:
+@contextlib.contextmanager
+def _artefacts(run: Run, job: Job) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """What is sent, and what comes back, a line a request and a line a call; for audit, the cache is the truth."""
     workspace = run.project.workspace
     sent = workspace.calls_sent(job.task_id)
     received = workspace.calls_received(job.task_id)
     for path in (sent, received):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return sent, received
+    with sent.open("ab") as log_sent, received.open("ab") as log_received:
+        yield log_sent, log_received
 
 
 def _bodies(

@@ -57,7 +57,7 @@ def resume(project: Project, task_id: str) -> Job:
             )
         if job.phase is Phase.PAUSED:
             jobs.move(connection, job, Phase.RUNNING, message=None)
-            jobs.change(connection, task_id, round_base=job.round)
+            jobs.change(connection, task_id, round_base=job.round + 1)
             events.add(connection, task_id, EventName.JOB_RESUMED)
         return jobs.get(connection, task_id)
 

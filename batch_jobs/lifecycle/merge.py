@@ -17,7 +17,7 @@ import orjson
 from batch_jobs.config import pick
 from batch_jobs.errors import RequestRejected
 from batch_jobs.lifecycle.filing import file_answers
-from batch_jobs.lifecycle.policy import Next, after_attempt
+from batch_jobs.lifecycle.policy import ONCE_MORE, Next, after_attempt
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import BatchState, EventName, ItemResult, Outcome, Phase, Price, ShardState
 from batch_jobs.render.prompts import PromptModule, load_prompt, read_answer
@@ -96,7 +96,10 @@ class Merger:
         if decision is Next.PAUSE:
             self.tally.paused_by = result.detail or result.code
         final = result.outcome if decision is Next.FINAL else None
-        return Ending(attempt.item, result.outcome, final, result.code, result.detail)
+        last = result.outcome
+        if final is None and last not in ONCE_MORE and record.last_outcome in ONCE_MORE:
+            last = record.last_outcome  # an attempt that gave no answer does not undo what the one before it taught
+        return Ending(attempt.item, last, final, result.code, result.detail)
 
     def _answer(self, attempt: Attempt, records: Mapping[int, ItemRecord]) -> Answer:
         usage = attempt.result.usage

@@ -23,7 +23,7 @@ from batch_jobs.models import ItemResult, Outcome
 from providers.codes import QUOTA_CODES
 
 WIDEN_FACTOR = 4
-_ONCE_MORE = frozenset({Outcome.INVALID, Outcome.TRUNCATED})
+ONCE_MORE = frozenset({Outcome.INVALID, Outcome.TRUNCATED})
 _NOT_EXECUTED = frozenset({Outcome.EXPIRED, Outcome.MISSING, Outcome.CANCELLED})
 
 
@@ -50,8 +50,8 @@ def after_attempt(result: ItemResult, before: Outcome | None, *, last_round: boo
         return Next.PAUSE
     if last_round or cancelling:
         return Next.FINAL
-    if result.outcome in _ONCE_MORE:
-        return Next.FINAL if before is result.outcome else Next.AGAIN
+    if result.outcome in ONCE_MORE:
+        return Next.FINAL if before in {result.outcome, Outcome.TRUNCATED} else Next.AGAIN
     if result.outcome in _NOT_EXECUTED or result.transient:
         return Next.AGAIN
     return Next.FINAL

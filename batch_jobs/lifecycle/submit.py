@@ -7,12 +7,13 @@ then send it again.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
-from batch_jobs.errors import ProviderError, StoreError
+from batch_jobs.errors import ProviderError, RequestRejected, StoreError
 from batch_jobs.lifecycle.run import Run
-from batch_jobs.models import BatchView, EventName, ShardState
-from batch_jobs.storage import events, shards
+from batch_jobs.models import BatchState, BatchView, EventName, ShardState
+from batch_jobs.storage import events, jobs, shards
 from batch_jobs.storage.files import sha256_of
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
@@ -43,10 +44,12 @@ def submit_shard(run: Run, job: Job, shard: Shard) -> Shard:
         with run.write() as connection:
             shard = shards.change(connection, shard, file_id=file_id)
     with run.write() as connection:
-        now = run.project.clock()
-        shard = shards.move(
-            connection, shard, ShardState.SUBMITTING, submitting_at=now, account=job.account, creates=shard.creates + 1
-        )
+        if jobs.get(connection, job.task_id).phase is not job.phase:
+            return shard  # paused or cancelled meanwhile: not sent
+        # a lost create may turn up with the time of when it was sent, so that time is kept
+        since = shard.submitting_at if shard.was_unknown else run.project.clock()
+        values = {"submitting_at": since, "account": job.account, "creates": shard.creates + 1}
+        shard = shards.move(connection, shard, ShardState.SUBMITTING, **values)
         events.add(connection, job.task_id, EventName.SHARD_SUBMITTING, {"shard_key": shard.shard_key})
     return _create(run, job, shard, provider, file)
 
@@ -105,8 +108,9 @@ def cancel_doubles(run: Run, job: Job, shard: Shard) -> None:
     for view in _candidates(run, provider, shard):
         if view.batch_id == shard.batch_id or not provider.owns(view, shard_file(run, shard)):
             continue
-        if not view.state.terminal:
-            provider.cancel(view.batch_id)
+        if not view.state.terminal and view.state is not BatchState.CANCELLING:
+            with contextlib.suppress(RequestRejected):  # it has ended meanwhile
+                provider.cancel(view.batch_id)
         data = {"shard_key": shard.shard_key, "batch_id": view.batch_id, "state": view.state}
         with run.write() as connection:
             known = events.named(connection, job.task_id, EventName.DOUBLE_CANCELLED)

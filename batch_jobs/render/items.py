@@ -109,8 +109,8 @@ def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> I
     """Stream where the answers of `items` (None: all) are filed, one place per item and identity."""
     import pyarrow as pa
 
-    tables = {"read_rows": _parquet(plan / "rows.parquet"), "read_snapshot": _parquet(snapshot)}
-    names = tables["read_snapshot"].schema.names[1:]
+    names, cells_of = _snapshot(snapshot)
+    tables = {"read_rows": _parquet(plan / "rows.parquet"), "read_snapshot": cells_of}
     query = _FILED.format(sheet_row=SHEET_ROW)
     if items is not None:
         tables["wanted"] = pa.table({"item": pa.array(items, pa.int64())})
@@ -147,6 +147,18 @@ def _duckdb(folder: Path, **tables: Any) -> Any:
     for name, table in tables.items():
         connection.register(name, table)
     return connection
+
+
+def _snapshot(path: Path) -> tuple[list[str], Any]:
+    """The names of the snapshot's columns, and its rows under names of ours: a user's may mean something to a tool."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    fields = list(file.schema_arrow)
+    plain = pa.schema([(SHEET_ROW if n == 0 else f"c{n}", field.type) for n, field in enumerate(fields)])
+    batches = (pa.RecordBatch.from_arrays(batch.columns, schema=plain) for batch in file.iter_batches(BATCH_ROWS))
+    return [field.name for field in fields[1:]], pa.RecordBatchReader.from_batches(plain, batches)
 
 
 def _parquet(path: Path) -> Any:

@@ -13,7 +13,7 @@ from typing import IO, Any
 from batch_jobs.models import SHEET_ROW, Request
 from batch_jobs.render.prompts import DataCaseView, PromptModule, load_prompt, render, schema_of
 from batch_jobs.render.spec import RenderSpec, fingerprint, identity
-from batch_jobs.storage.files import adopt
+from batch_jobs.storage.files import adopt, store_errors
 from providers.connect import codec_for
 
 ERROR_CHARS = 300
@@ -51,12 +51,19 @@ def render_segment(spec: RenderSpec, segment: int, first_row: int) -> int:
     Returns:
         Rows rendered.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     target = index_path(spec.plan, segment)
     if target.exists():
         return int(pq.read_metadata(target).num_rows)
+    with store_errors(target):
+        return _write_segment(spec, segment, first_row, target)
+
+
+def _write_segment(spec: RenderSpec, segment: int, first_row: int, target: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(spec.snapshot) as snapshot:
         rows = snapshot.read_row_group(segment)
     bodies = bodies_path(spec.plan, segment)
@@ -119,7 +126,13 @@ def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> 
         try:
             fixed, text = render(prompt, view, row)
             body = codec.encode_body(Request(fixed, text, schema, schema_name, spec.model, spec.parameters))
-        except Exception as error:  # the users' own code: whatever it raises belongs to this row
-            yield who, b"", f"{type(error).__name__}: {error}"[:ERROR_CHARS]
+        except (Exception, SystemExit) as error:  # the users' own code: whatever it raises belongs to this row
+            yield who, b"", _said(error)
             continue
         yield who, body, None
+
+
+def _said(error: BaseException) -> str:
+    """An error in a line that any file can hold: half a character pair becomes an escape."""
+    text = f"{type(error).__name__}: {error}"[:ERROR_CHARS]
+    return text.encode("utf-8", "backslashreplace").decode()[:ERROR_CHARS]

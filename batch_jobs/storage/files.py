@@ -45,7 +45,7 @@ def atomic_file(target: Path) -> Iterator[IO[bytes]]:
     """
     with store_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temp = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temp = _temp_beside(target)
         try:
             with temp.open("xb") as handle:
                 yield handle
@@ -56,6 +56,11 @@ def atomic_file(target: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             temp.unlink(missing_ok=True)
             raise
+
+
+def _temp_beside(target: Path) -> Path:
+    """A free name in the target's folder, short: the target's own name may be as long as the system allows."""
+    return target.with_name(f".{uuid.uuid4().hex[:16]}.tmp")
 
 
 def atomic_write(target: Path, data: bytes) -> None:
@@ -95,7 +100,7 @@ def publish_new(source: Path, target: Path) -> bool:
     Returns:
         False when `target` was there already.
     """
-    temp = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temp = _temp_beside(target)
     with store_errors(target):
         try:
             copy_file(source, temp)

@@ -6,6 +6,7 @@ whole (temp and rename); many are made durable together, by one file system sync
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from batch_jobs import system
 from batch_jobs.storage.files import remove_tree, store_errors
 
 SYNC_EVERY = 1_000
+RACES = 20
 PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -55,7 +57,7 @@ class FolderStore:
             for identity, details in rows:
                 if self._result(self.processed, identity, name).exists():
                     continue
-                _write(self.to_process / identity / "meta_data" / "details.json", details)
+                _write(self.root, self.to_process / identity / "meta_data" / "details.json", details)
                 made += 1
                 self._sync_now_and_then(made)
             self._sync()
@@ -91,8 +93,8 @@ class FolderStore:
     def _complete(self, folder: Path, answer: Filed) -> None:
         details = folder / "meta_data" / "details.json"
         if not details.exists():
-            _write(details, answer.details)
-        _write(self._result(folder.parent, answer.identity, answer.name), answer.result)
+            _write(self.root, details, answer.details)
+        _write(self.root, self._result(folder.parent, answer.identity, answer.name), answer.result)
 
     def _differs(self, answer: Filed) -> bool:
         stored = self._result(self.processed, answer.identity, answer.name).read_bytes()
@@ -111,8 +113,16 @@ class FolderStore:
             system.sync_filesystem(self.root)
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+def _write(root: Path, path: Path, values: dict[str, Any]) -> None:
+    """Write below `root`; the temp file lies outside the identity's folder, which another job may move meanwhile."""
+    temp = root / f".{uuid.uuid4().hex[:16]}.tmp"
     temp.write_bytes(orjson.dumps(values, option=PRETTY))
+    for _ in range(RACES):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # another job moved or removed the folder
+            return _put(temp, path)
+    return _put(temp, path)
+
+
+def _put(temp: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     os.replace(temp, path)

@@ -6,7 +6,7 @@ An item is open until its `outcome` is set; `last_outcome` remembers how its lat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -110,6 +110,18 @@ def open_items(connection: Connection, task_id: str) -> list[int]:
     """Every item without an outcome, ascending."""
     query = select(items.c.item).where(items.c.task_id == task_id, items.c.outcome.is_(None))
     return list(connection.execute(query.order_by(items.c.item)).scalars())
+
+
+def blocked(connection: Connection, task_id: str, codes: Collection[str], since_round: int) -> str | None:
+    """What a provider said to the first open item that ended, in or after a round, with one of these codes."""
+    query = select(items.c.detail, items.c.code).where(
+        items.c.task_id == task_id,
+        items.c.outcome.is_(None),
+        items.c.code.in_(codes),
+        items.c.merged_round >= since_round,
+    )
+    row = connection.execute(query.order_by(items.c.item).limit(1)).first()
+    return None if row is None else str(row.detail or row.code)
 
 
 def end(connection: Connection, task_id: str, endings: Sequence[Ending], *, round_no: int, attempts: int = 0) -> None:

@@ -15,7 +15,7 @@ from batch_jobs.models import PHASE_MOVES, EventName, JobOutcome, Mode, Paramete
 from batch_jobs.storage import events, schema
 from batch_jobs.storage.workspace import checked_id
 
-TASK_ID_PREFIX = re.compile(r"^[a-f0-9]{6,32}$")
+TASK_ID_PREFIX = re.compile(r"[a-f0-9]{6,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def get(connection: Connection, task_id: str) -> Job:
 
 def with_prefix(connection: Connection, prefix: str, limit: int = 3) -> list[str]:
     """The task_ids that begin with some hexadecimal characters."""
-    if not TASK_ID_PREFIX.match(prefix):
+    if not TASK_ID_PREFIX.fullmatch(prefix):
         return []
     query = select(schema.jobs.c.task_id).where(schema.jobs.c.task_id.startswith(prefix)).limit(limit)
     return list(connection.execute(query).scalars())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from batch_jobs.errors import StoreError
 from batch_jobs.models import SHARD_MOVES, BatchState, ShardState
 from batch_jobs.storage.schema import jobs
 from batch_jobs.storage.schema import provider_batches as table
+
+ITEM_PATTERN = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def item_of(custom_id: str, shard_key: str) -> int | None:
     """The item a custom_id of this shard names, or None when it is not one of this shard's ids."""
     prefix = f"{shard_key}-i"
     digits = custom_id[len(prefix) :]
-    if not custom_id.startswith(prefix) or not (digits.isascii() and digits.isdigit()) or digits != str(int(digits)):
+    if not custom_id.startswith(prefix) or not ITEM_PATTERN.fullmatch(digits):
         return None
     return int(digits)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batch_jobs.errors import JobNotFound
 
-TASK_ID_PATTERN = re.compile(r"^[a-f0-9]{32}$")
+TASK_ID_PATTERN = re.compile(r"[a-f0-9]{32}")
 
 
 def checked_id(task_id: str) -> str:
@@ -17,7 +17,7 @@ def checked_id(task_id: str) -> str:
     Raises:
         JobNotFound: not of the form we make; nothing was looked up.
     """
-    if not TASK_ID_PATTERN.match(task_id):
+    if not TASK_ID_PATTERN.fullmatch(task_id):
         raise JobNotFound(f"there is no job {task_id[:64]!r}: a task_id is 32 characters of 0-9 and a-f")
     return task_id
 
