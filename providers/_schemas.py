@@ -57,11 +57,7 @@ def _strict(schema: object, root: Schema, open_refs: frozenset[str]) -> Schema:
     def adapt(part: object) -> Schema:
         return _strict(part, root, open_refs)
 
-    adapted = {key: value for key, value in schema.items() if key not in {"default", "discriminator", "oneOf"}}
-    if "discriminator" in schema and "oneOf" in schema:
-        adapted["anyOf"] = schema["oneOf"]
-    elif "oneOf" in schema:
-        raise _NotStrict
+    adapted = _with_any_of(schema)
     if adapted.get("format") not in STRICT_FORMATS:
         adapted.pop("format", None)
     _adapt_parts(adapted, adapt)
@@ -69,6 +65,16 @@ def _strict(schema: object, root: Schema, open_refs: frozenset[str]) -> Schema:
         _close_object(adapted)
     elif not {"type", "anyOf", "enum", "const"} & adapted.keys():
         raise _NotStrict
+    return adapted
+
+
+def _with_any_of(schema: Schema) -> Schema:
+    """A copy without defaults, its tagged union as `anyOf`; any other `oneOf` can't be said strictly."""
+    adapted = {key: value for key, value in schema.items() if key not in {"default", "discriminator", "oneOf"}}
+    if "oneOf" in schema:
+        if "discriminator" not in schema:
+            raise _NotStrict
+        adapted["anyOf"] = schema["oneOf"]
     return adapted
 
 
@@ -138,17 +144,20 @@ def _take_kind(rest: Schema, adapted: Schema) -> None:
     """Move what says the kind of value: fixed values, a union, or a type."""
     kind = rest.pop("type", None)
     unions = {keyword: rest.pop(keyword, None) for keyword in ("anyOf", "oneOf", "allOf")}
+    _take_fixed(rest, adapted)
+    union = next((keyword for keyword, parts in unions.items() if isinstance(parts, list)), None)
+    if union is not None:
+        adapted["allOf" if union == "allOf" else "anyOf"] = [anthropic_schema(part) for part in unions[union]]
+    elif kind is not None and not adapted.keys() & {"enum", "const"}:
+        adapted["type"] = kind
+
+
+def _take_fixed(rest: Schema, adapted: Schema) -> None:
+    """Move the values that a schema fixes, where they are plain."""
     if isinstance(rest.get("enum"), list) and rest["enum"] and all(map(_is_scalar, rest["enum"])):
         adapted["enum"] = list(rest.pop("enum"))
     if "const" in rest and _is_scalar(rest["const"]):
         adapted["const"] = rest.pop("const")
-    for keyword, parts in unions.items():
-        if isinstance(parts, list):
-            adapted["allOf" if keyword == "allOf" else "anyOf"] = [anthropic_schema(part) for part in parts]
-            break
-    else:
-        if kind is not None and not adapted.keys() & {"enum", "const"}:
-            adapted["type"] = kind
 
 
 def _is_scalar(value: object) -> bool:

@@ -39,7 +39,7 @@ AUTH_CODES = frozenset({"invalid_api_key", "API_KEY_INVALID", "authentication_er
 
 def transient_status(status: int) -> bool:
     """Whether a call that ended in this HTTP status may succeed when it is sent again; 0 is no HTTP at all."""
-    return status in {0, 408, 409, 425, 429} or status >= 500
+    return status in {0, 408, 409, 425, 429, 499} or status >= 500
 
 
 def error_class(status: int, code: str) -> type[ProviderError]:
@@ -55,6 +55,6 @@ def error_class(status: int, code: str) -> type[ProviderError]:
         return AuthRefused
     if status == 408:
         return TimedOut
-    if transient_status(status) or status == 499:
+    if transient_status(status):
         return ServerFailed
     return RequestRejected if 400 <= status < 500 else UnreadableReply

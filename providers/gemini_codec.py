@@ -135,19 +135,24 @@ def read_response(key: str, response: object) -> ItemResult:
     model = as_text(response.get("modelVersion"))
     candidate: dict[str, Any] = next(iter(as_dicts(response.get("candidates"))), {})
     text = _text(candidate)
-    feedback = as_dict(response.get("promptFeedback"))
+    ending = _odd_ending(candidate, as_dict(response.get("promptFeedback")))
+    if ending is None:
+        return answered(key, text, usage, model, billed=billed)
+    outcome, reason, detail = ending
+    return ItemResult(key, outcome, text, usage, model, reason, detail, outcome is Outcome.ERRORED, billed)
+
+
+def _odd_ending(candidate: dict[str, Any], feedback: dict[str, Any]) -> tuple[Outcome, str, str] | None:
+    """How a response ended that is no whole answer: outcome, reason, detail."""
     reason = as_text(candidate.get("finishReason")) or as_text(feedback.get("blockReason"))
+    said = as_text(candidate.get("finishMessage")) or as_text(feedback.get("blockReasonMessage"))
     if reason in _REFUSALS or (not candidate and reason):
-        detail = as_text(candidate.get("finishMessage")) or as_text(feedback.get("blockReasonMessage"))
-        detail = detail or "a safety filter stopped the answer"
-        return ItemResult(key, Outcome.REFUSED, text, usage, model, reason, detail, billed=billed)
+        return Outcome.REFUSED, reason, said or "a safety filter stopped the answer"
     if reason in _LIMITS:
-        detail = "the answer hit the output limit"
-        return ItemResult(key, Outcome.TRUNCATED, text, usage, model, reason, detail, billed=billed)
+        return Outcome.TRUNCATED, reason, "the answer hit the output limit"
     if reason in _STOPPED_ODDLY:
-        detail = as_text(candidate.get("finishMessage")) or "the model stopped for a reason of its own"
-        return ItemResult(key, Outcome.ERRORED, text, usage, model, reason, detail, True, billed)
-    return answered(key, text, usage, model, billed=billed)
+        return Outcome.ERRORED, reason, said or "the model stopped for a reason of its own"
+    return None
 
 
 def read_error(key: str, error: dict[str, Any]) -> ItemResult:
