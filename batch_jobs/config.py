@@ -300,17 +300,19 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
-def pick(kind: str, name: str, valid: Mapping[str, T]) -> T:
+def pick(kind: str, name: str, valid: Mapping[str, T], of: str = "") -> T:
     """Look a name up, answering a typo with the nearest valid name.
 
     Args:
         kind: what it is a name of, for the message (`task`, `data case`).
         name: as the user gave it.
         valid: what there is.
+        of: whose, for the message (`task "summarize"`).
 
     Raises:
         UnknownName: not there; lists what is.
     """
     if name in valid:
         return valid[name]
-    raise UnknownName(f'there is no {kind} "{name}"{nearest(name, valid)} (there is: {", ".join(valid)})')
+    whose = f" of {of}" if of else ""
+    raise UnknownName(f'there is no {kind} "{name}"{whose}{nearest(name, valid)} (there is: {", ".join(valid)})')

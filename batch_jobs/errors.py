@@ -6,6 +6,7 @@
     │   │   └── FileTooLarge     over the byte limit
     │   ├── UnknownName          no such task, data case, provider, model or sheet
     │   ├── JobNotFound          no such task_id
+    │   ├── KeyReused            an idempotency key that stands for another request
     │   ├── NotAllowed           no key, or a wrong one
     │   └── WrongMoment          the job's phase does not allow it (download before done)
     ├── ConfigError          the operator: config.json, prompt_lib, an environment variable
@@ -111,6 +112,10 @@ class JobNotFound(UserError):
     """No job has this task_id."""
 
     http_status = 404
+
+
+class KeyReused(UserError):
+    """This idempotency key was used for another request."""
 
 
 class NotAllowed(UserError):

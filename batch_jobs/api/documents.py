@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
 from fastapi import UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from batch_jobs.models import Dialect, EventName, JobOutcome, Mode, Phase, Status
 
 MAX_NAME_CHARS = 200
 TASK_ID = "6650b12cbb4a430c87fac87b96cf4705"
 CREATED = "2026-11-21T10:00:00+00:00"
+_VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
+
+
+def _visible(key: str) -> str:
+    if not _VISIBLE_ASCII.fullmatch(key):
+        text = "must be 1 to 255 visible ASCII characters, without spaces; a new UUID for each upload does it"
+        raise PydanticCustomError("idempotency_key", text)
+    return key
+
+
+IdempotencyKey = Annotated[
+    str,
+    AfterValidator(_visible),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}),
+]
+"""A name that the client gives to one upload, so that it can send it again."""
 
 
 class JobForm(BaseModel):
@@ -54,7 +72,7 @@ class Accepted(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"task_id": TASK_ID, "status": "pending"}]})
 
     task_id: str = Field(description="The job's id, on every surface.")
-    status: Status
+    status: Status = Field(description="`pending`, as it was when the job was taken in.")
 
 
 class Tokens(BaseModel):

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response, Security
+from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response, Security
 from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
 
@@ -21,13 +21,15 @@ from batch_jobs.api.documents import (
     EventDocument,
     EventList,
     Health,
+    IdempotencyKey,
     JobDocument,
     JobForm,
     JobList,
     ProviderDocument,
     TaskDocument,
 )
-from batch_jobs.api.upload import ordered
+from batch_jobs.api.upload import claim_of, ordered
+from batch_jobs.errors import UserError
 from batch_jobs.lifecycle import control
 from batch_jobs.lifecycle.deliver import finished_file
 from batch_jobs.lifecycle.manifest import iso
@@ -70,8 +72,27 @@ def _poller(request: Request) -> Poller:
     return poller
 
 
+def _idempotency_key(
+    request: Request,
+    key: Annotated[
+        IdempotencyKey | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Your own name for this upload, new for each: 1 to 255 visible ASCII characters, such as a "
+            "UUID. Sent again with the same file and fields, it gives the same job again; with others, 422. "
+            "Kept for 30 days, apart for each API key.",
+            examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+        ),
+    ] = None,
+) -> str | None:
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise UserError("the header Idempotency-Key was sent more than once. Send one key with an upload")
+    return key
+
+
 Opened = Annotated[Project, Depends(_project)]
 Polling = Annotated[Poller, Depends(_poller)]
+UploadKey = Annotated[str | None, Depends(_idempotency_key)]
 TaskId = Annotated[str, Path(description="The job's id.", examples=[TASK_ID])]
 
 guarded = APIRouter(dependencies=[Security(_BEARER)], responses=_failing(401, 422))
@@ -88,19 +109,23 @@ open_to_all = APIRouter()
 )
 def post_job(
     form: Annotated[JobForm, Form(media_type="multipart/form-data")],
+    request: Request,
     response: Response,
     project: Opened,
     poller: Polling,
+    key: UploadKey,
 ) -> Accepted:
     """Check the whole file, keep it, and answer; planning and sending go on in the background.
 
-    Each upload makes a new job. An answer that was paid for before is not paid for again.
+    Each upload makes a new job, unless its `Idempotency-Key` was sent with the same upload before: a client that got
+    no answer can send it again. An answer that was paid for before is not paid for again.
     """
     with ordered(form) as order:
-        job = receive(project, order)
+        claim = claim_of(key, request.headers.get("Authorization", ""), form, order) if key else None
+        job = receive(project, order, claim)
     poller.watch(job.task_id)
     response.headers["Location"] = f"/jobs/{job.task_id}"
-    return Accepted(task_id=job.task_id, status=job.status)
+    return Accepted(task_id=job.task_id, status=Status.PENDING)
 
 
 @guarded.get("/jobs", summary="List the jobs", tags=["jobs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -15,7 +16,8 @@ from batch_jobs.config import pick
 from batch_jobs.errors import FileRefused
 from batch_jobs.lifecycle.receive import Order
 from batch_jobs.models import Mode
-from batch_jobs.storage.files import CHUNK_BYTES, store_errors
+from batch_jobs.storage.files import CHUNK_BYTES, sha256_of, store_errors
+from batch_jobs.storage.idempotency import Claim, claim_for
 
 MAX_NAME_BYTES = 200
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -65,3 +67,18 @@ def ordered(form: JobForm) -> Iterator[Order]:
             sheet=form.sheet,
             autostart=True,
         )
+
+
+def claim_of(key: str, authorization: str, form: JobForm, order: Order) -> Claim:
+    """What an idempotency key is held against: who sends it, the file with its name, and every other field.
+
+    Args:
+        key: of the header Idempotency-Key.
+        authorization: that header, checked by the guard; empty where no API key is needed.
+        form: as it was sent.
+        order: of the form, while its file is on disk.
+    """
+    _, _, api_key = authorization.encode("latin-1").partition(b" ")
+    owner = hashlib.sha256(api_key.strip()).hexdigest() if api_key else ""
+    fields = {**form.model_dump(exclude={"file"}), "file_name": order.file_name, "file_sha256": sha256_of(order.file)}
+    return claim_for(owner, key, fields)

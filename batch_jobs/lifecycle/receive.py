@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from batch_jobs import system
 from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
 from batch_jobs.errors import ConfigError, FileRefused
 from batch_jobs.intake.recognise import open_table
@@ -21,8 +22,9 @@ from batch_jobs.intake.table import IntakeLimits, Table
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Mode, Parameters
 from batch_jobs.render.prompts import check_output_columns, load_prompt
-from batch_jobs.storage import jobs
+from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import copy_file, remove_tree, sha256_of, store_errors
+from batch_jobs.storage.idempotency import Claim
 from batch_jobs.storage.jobs import Job
 
 STATUS_FIELD = ""
@@ -65,14 +67,49 @@ class _Resolved:
     account: str
 
 
-def receive(project: Project, order: Order) -> Job:
+def receive(project: Project, order: Order, claim: Claim | None = None) -> Job:
     """Take a file in: check it all, keep it, make the job durable.
 
+    Args:
+        project: opened.
+        order: what is asked for.
+        claim: the client's idempotency key; a request that was taken in under it before gives that job again.
+
     Raises:
+        KeyReused: the claim's key was used for another request.
         UnknownName: no such task, data case, provider or sheet.
         ConfigError: no key, a bad prompt module, parameters that the provider refuses.
         FileRefused: the table can't be taken as it is; nothing was written.
     """
+    earlier = _received_before(project, claim) if claim else None
+    return earlier or _record(project, _keep(project, order), claim)
+
+
+def _received_before(project: Project, claim: Claim) -> Job | None:
+    with project.ledger.read() as connection:
+        held = idempotency.find(connection, claim, project.clock())
+        if held is None:
+            return None
+        idempotency.check_same(held, claim)
+        return jobs.get(connection, held.task_id)
+
+
+def _record(project: Project, job: Job, claim: Claim | None) -> Job:
+    """Commit the job and its key at once; where another upload with that key was faster, its job is the one."""
+    with project.ledger.write() as connection:
+        held = idempotency.take(connection, claim, job.task_id, job.created_at) if claim else None
+        if claim is None or held is None:
+            jobs.add(connection, job)
+            return job
+        first = jobs.get(connection, held.task_id)
+    remove_tree(project.workspace.input(job.task_id))
+    remove_tree(project.workspace.output(job.task_id))
+    idempotency.check_same(held, claim)
+    return first
+
+
+def _keep(project: Project, order: Order) -> Job:
+    """Check the file and put it, with its rows, into the folder of a new job that is not in the ledger yet."""
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
     _check_columns(table, resolved.data_case, order)
@@ -88,12 +125,11 @@ def receive(project: Project, order: Order) -> Job:
             job = _job(project, order, resolved, table, task_id=task_id, suffix=suffix, rows=rows, digest=digest)
             workspace.output(task_id).mkdir(parents=True)
             os.rename(staging, workspace.input(task_id))
+            system.sync_folder(workspace.batch_input)
         except BaseException:
             remove_tree(staging)
             remove_tree(workspace.output(task_id))
             raise
-    with project.ledger.write() as connection:
-        jobs.add(connection, job)
     return job
 
 
@@ -118,11 +154,11 @@ def find_open(project: Project, order: Order) -> Job | None:
 def _resolve(project: Project, order: Order) -> _Resolved:
     settings = project.settings
     task = pick("task", order.task, settings.tasks)
-    data_case = pick(f'data case of task "{order.task}"', order.data_case, task.data_cases)
+    data_case = pick("data case", order.data_case, task.data_cases, f'task "{order.task}"')
     name = order.provider or settings.defaults.provider
     entry = project.entry(name)
     models = {model: model for model in (entry.model, *entry.models)}
-    model = pick(f'model of provider "{name}"', order.model, models) if order.model else entry.model
+    model = pick("model", order.model, models, f'provider "{name}"') if order.model else entry.model
     account = project.account(name, simulated=project.simulated)
     _check_parameters(name, entry, model, project)
     check_output_columns(order.task, task.output_columns, load_prompt(project.prompt_lib, task.prompt).output_model)

@@ -12,6 +12,7 @@ from batch_jobs.models import Price, Usage
 from batch_jobs.storage.schema import calls, jobs
 
 PER_MILLION = 1_000_000
+ENOUGH_CALLS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,10 @@ def spent(connection: Connection, task_id: str) -> Spent:
     return Spent(int(row[0]), int(row[1]), int(row[2]), int(row[3]), float(row[4]))
 
 
-def typical_output_tokens(connection: Connection, model: str, *, simulated: bool, last: int = 200) -> float | None:
-    """Mean output tokens of the latest calls of a model, for estimates; None when there were none.
+def typical_output_tokens(
+    connection: Connection, model: str, *, simulated: bool, last: int = 200, enough: int = ENOUGH_CALLS
+) -> float | None:
+    """Mean output tokens of the latest calls of a model, for estimates; None when there were too few to say.
 
     A rehearsal's calls say nothing about real ones, so the two are kept apart.
     """
@@ -77,5 +80,5 @@ def typical_output_tokens(connection: Connection, model: str, *, simulated: bool
         .limit(last)
         .subquery()
     )
-    value = connection.execute(select(func.avg(recent.c.output_tokens))).scalar()
-    return float(value) if value is not None else None
+    number, mean = connection.execute(select(func.count(), func.avg(recent.c.output_tokens))).one()
+    return float(mean) if number >= enough else None

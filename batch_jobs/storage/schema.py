@@ -136,6 +136,16 @@ leases = Table(
     Column("expires_at", Float, nullable=False),
 )
 
+idempotency_keys = Table(
+    "idempotency_keys",
+    ledger,
+    Column("key_sha256", Text, primary_key=True),
+    Column("request_sha256", Text, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("idempotency_keys_by_time", "created_at"),
+)
+
 answers = Table(
     "answers",
     cache,

@@ -61,7 +61,11 @@ def refused(reply: Reply, status: int, kind: str) -> str:
         ({"mode": "bach"}, "UnknownName", 'there is no mode "bach"; did you mean "batch"?'),
         ({"provider": "open-ai"}, "UnknownName", 'there is no provider "open-ai"; did you mean "openai"?'),
         ({"model": "gpt-6-lunar"}, "UnknownName", 'did you mean "gpt-6-luna"?'),
-        ({"provider": "anthropic", "model": "gpt-6-luna"}, "UnknownName", 'no model of provider "anthropic"'),
+        (
+            {"provider": "anthropic", "model": "gpt-6-luna"},
+            "UnknownName",
+            'no model "gpt-6-luna" of provider "anthropic"',
+        ),
         ({"sheet": "Sheet1"}, "FileRefused", "a text table has no sheets"),
         ({"task": None}, "InvalidRequest", '"task" is missing'),
         ({"data_case": None, "task": None}, "InvalidRequest", '"data_case" is missing'),

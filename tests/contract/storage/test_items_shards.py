@@ -206,9 +206,11 @@ def test_typical_output_is_that_of_the_latest_calls_of_the_model(ledger: Ledger)
         jobs.add(connection, full_job(task_id=OTHER_ID, simulated=True))
         calls.add_all(connection, [a_call(number) for number in range(1, 6)])
         calls.add_all(connection, [a_call(99, model="other"), a_call(100, task_id=OTHER_ID)])
-        assert calls.typical_output_tokens(connection, "model-1", simulated=False, last=2) == 45
-        assert calls.typical_output_tokens(connection, "model-1", simulated=False) == 30
-        assert calls.typical_output_tokens(connection, "model-1", simulated=True) == 1000
+        assert calls.typical_output_tokens(connection, "model-1", simulated=False, last=2, enough=2) == 45
+        assert calls.typical_output_tokens(connection, "model-1", simulated=False, enough=5) == 30
+        assert calls.typical_output_tokens(connection, "model-1", simulated=True, enough=1) == 1000
+        assert calls.typical_output_tokens(connection, "model-1", simulated=False, enough=6) is None
+        assert calls.typical_output_tokens(connection, "model-1", simulated=False) is None  # five say too little
 
 
 def test_events_come_in_order_and_only_what_is_new(ledger: Ledger) -> None:
