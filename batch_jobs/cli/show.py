@@ -80,7 +80,12 @@ def _cost(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> str:
     if entry is None:
         return f"unknown: config.json has no price for {job.model} (providers.{job.provider}.models)"
     prices = f"{job.model}, prices of {entry.date.isoformat()}"
-    return f"about {money(figures.batch_usd)} by batch, {money(figures.concurrent_usd)} at once ({prices})"
+    return f"{_about(figures.batch_usd)} by batch, {_about(figures.concurrent_usd)} at once ({prices})"
+
+
+def _about(usd: float | None) -> str:
+    text = money(usd)
+    return f"about {text}" if text.startswith("$") else text
 
 
 def done_lines(view: JobView) -> list[str]:

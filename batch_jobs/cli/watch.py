@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from batch_jobs.lifecycle.advance import Advanced
     from batch_jobs.lifecycle.project import Project
 
-UNITS = {"rendering": "row", "answering": "item", "waiting": "item", "merging": "item", "writing": "row"}
+UNITS = {
+    "rendering": "row",
+    "answering": "item",
+    "waiting": "item",
+    "merging": "item",
+    "writing": "row",
+    "filing": "row",
+}
 LOOK_SECONDS = 0.2
 
 

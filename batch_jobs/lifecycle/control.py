@@ -18,8 +18,10 @@ def begin(run: Run, job: Job) -> None:
     """PLANNED to RUNNING: make the folders of what is to do, file what was answered before, and go."""
     run.notify(Progress(job.task_id, "preparing", 0, plan_of(job).items))
     if plan_of(job).known:
-        file_answers(run.project, job, None, known_only=True)
-    expect_folders(run.project, job)
+        file_answers(run.project, job, None, known_only=True, notify=run.notify)
+    expect_folders(run.project, job, run.notify, run.stop)
+    if run.stop.is_set():
+        return  # begun anew next time
     with run.write() as connection:
         jobs.move(connection, job, Phase.RUNNING, started_at=run.project.clock())
         events.add(connection, job.task_id, EventName.JOB_STARTED, {"mode": job.mode, "simulated": job.simulated})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import orjson
 
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.run import Notify, Progress, nobody
 from batch_jobs.render.items import Place, read_places
 from batch_jobs.storage import items
 from batch_jobs.storage.call_cache import Answer
@@ -19,7 +21,9 @@ from batch_jobs.storage.jobs import Job
 CHUNK = 1_000
 
 
-def file_answers(project: Project, job: Job, chosen: list[int] | None, *, known_only: bool = False) -> int:
+def file_answers(
+    project: Project, job: Job, chosen: list[int] | None, *, known_only: bool = False, notify: Notify = nobody
+) -> int:
     """File the answers of succeeded items under every identity they serve.
 
     Args:
@@ -27,12 +31,21 @@ def file_answers(project: Project, job: Job, chosen: list[int] | None, *, known_
         job: a planned job.
         chosen: item numbers, None for all of the job.
         known_only: only items that were answered before this job.
+        notify: told how far it is, a thousand places at a time.
 
     Returns:
         Results filed.
     """
     places = read_places(project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id), chosen)
-    return FolderStore(project.workspace.store, job.data_case).file(_filed(project, job, places, known_only))
+    shown = _shown(places, "filing", job, len(chosen) if chosen is not None else job.rows, notify)
+    return FolderStore(project.workspace.store, job.data_case).file(_filed(project, job, shown, known_only))
+
+
+def _shown(places: Iterable[Place], step: str, job: Job, total: int, notify: Notify) -> Iterator[Place]:
+    for number, place in enumerate(places, 1):
+        if number % CHUNK == 0:
+            notify(Progress(job.task_id, step, min(number, total), total))
+        yield place
 
 
 def _filed(project: Project, job: Job, places: Iterable[Place], known_only: bool) -> Iterator[Filed]:
@@ -71,12 +84,14 @@ def result_document(answer: Answer) -> dict[str, Any]:
     }
 
 
-def expect_folders(project: Project, job: Job) -> int:
-    """Make `to_process/<identity>` for every identity that waits for an answer."""
+def expect_folders(project: Project, job: Job, notify: Notify = nobody, stop: threading.Event | None = None) -> int:
+    """Make `to_process/<identity>` for every identity that waits for an answer; a stop ends it early."""
     with project.ledger.read() as connection:
         waiting = items.open_items(connection, job.task_id)
     if not waiting:
         return 0
     places = read_places(project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id), waiting)
-    rows = ((place.identity, place.details) for place in places if not place.alternate)
+    shown = _shown(places, "preparing", job, len(waiting), notify)
+    going = takewhile(lambda _: stop is None or not stop.is_set(), shown)
+    rows = ((place.identity, place.details) for place in going if not place.alternate)
     return FolderStore(project.workspace.store, job.data_case).expect(rows, job.task)

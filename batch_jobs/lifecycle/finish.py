@@ -74,7 +74,7 @@ def write_output(run: Run, job: Job) -> None:
     changed = 0
     if job.plan is not None:
         changed = _write_file(run, job, tally)
-        file_answers(project, job, None)
+        file_answers(project, job, None, notify=run.notify)
     outcome = JobOutcome.CANCELLED if cancelled else outcome_of(tally)
     result = {
         "answered": tally.answered,

@@ -173,7 +173,7 @@ def merge_shard(run: Run, job: Job, shard: Shard) -> Tally:
         shards.move(connection, shard, ShardState.MERGED, merged_at=project.clock())
         data = {"shard_key": shard.shard_key, **merger.tally.outcomes}
         events.add(connection, job.task_id, EventName.SHARD_MERGED, data)
-    file_answers(project, job, sorted(records))
+    file_answers(project, job, sorted(records), notify=run.notify)
     return merger.tally
 
 

@@ -82,6 +82,7 @@ def plan_job(run: Run, job: Job) -> None:
         done += rows
         run.notify(Progress(job.task_id, "rendering", done, job.rows))
 
+    count(0)
     render_all(spec, count)
     join_items(spec.plan)
     chosen = _figures(project, job, spec)

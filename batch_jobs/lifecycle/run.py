@@ -18,7 +18,7 @@ class Progress:
     """Where a job is right now, for whoever watches.
 
     Attributes:
-        step: rendering, uploading, waiting, answering, merging, writing.
+        step: rendering, preparing, waiting, answering, merging, filing, writing; or held, trouble.
         done: units done, of `total`.
         detail: the provider's own word for it, or what went wrong on the way.
         eta_seconds: remaining time, where it can be told.
