@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "batch_jobs.cli.servers:serve",
     "sandbox": "batch_jobs.cli.servers:sandbox",
     "rebuild-store": "batch_jobs.cli.control:rebuild_store",
+    "check-store": "batch_jobs.cli.check:check_store",
 }
 HELP = {
     "run": "Answer every row of a spreadsheet and get it back with new columns.",
@@ -29,7 +30,8 @@ HELP = {
     "init": "Make a new project folder: config, prompts, an example.",
     "serve": "Start the HTTP API.",
     "sandbox": "Start the local rehearsal server.",
-    "rebuild-store": "Make the folders of the store anew from the ledger.",
+    "rebuild-store": "Make the folders and manifests anew from the ledger.",
+    "check-store": "Say whether all that the store holds agrees.",
 }
 EPILOG = """\b
 A first try, without a key and without cost:

@@ -47,7 +47,7 @@ def resume_command(place: Place, task_id: str, output: str | None) -> int:
 @click.command()
 @project_options
 def rebuild_store(place: Place) -> int:
-    """Make the folders of the store anew, from the ledger, the call cache and the snapshots."""
+    """Make the folders of the store and the manifests anew, from the ledger, the call cache and the snapshots."""
     from batch_jobs.lifecycle.rebuild import rebuild
 
     with opened(place) as project:

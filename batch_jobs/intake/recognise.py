@@ -13,8 +13,8 @@ from pathlib import Path
 
 from batch_jobs.errors import FileRefused, FileTooLarge
 from batch_jobs.intake.dialect import BOMS, CHUNK_BYTES, extension_of, utf16_by_nuls
-from batch_jobs.intake.table import IntakeLimits, Table
 from batch_jobs.intake.text import open_text
+from batch_jobs.table import IntakeLimits, Table
 
 TEXT_EXTENSIONS = (".csv", ".tsv", ".psv")
 WORKBOOK_EXTENSION = ".xlsx"

@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 from batch_jobs.errors import FileRefused
-from batch_jobs.intake.table import Row, Table
 from batch_jobs.models import SHEET_ROW
+from batch_jobs.table import Row, Table
 
 GROUP_ROWS = 10_000
 

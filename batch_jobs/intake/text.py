@@ -27,7 +27,7 @@ from batch_jobs.intake.dialect import (
     open_decoded,
     sep_delimiter,
 )
-from batch_jobs.intake.table import FileKind, IntakeLimits, Row, TableFormat
+from batch_jobs.table import FileKind, IntakeLimits, Row, TableFormat
 
 MAX_RAGGED_ROWS = 1_000
 _CLOSE_QUOTES = 'Quote the whole cell and double every " inside it, or save the table again from the spreadsheet'

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
 from batch_jobs.errors import FileRefused
-from batch_jobs.intake.table import FileKind, IntakeLimits, Row, TableFormat
 from batch_jobs.intake.text import column_letter
 from batch_jobs.intake.xlsx_package import Package
 from batch_jobs.intake.xlsx_values import FORBIDDEN, CellValue, as_text
 from batch_jobs.intake.xlsx_walk import SheetWalk, column_number
 from batch_jobs.intake.xlsx_workbook import SheetPart, Workbook, check_xml, read_workbook, shared_sizes
 from batch_jobs.intake.xlsx_zip import add_packed
+from batch_jobs.table import FileKind, IntakeLimits, Row, TableFormat
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet

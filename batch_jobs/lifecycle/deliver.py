@@ -7,13 +7,13 @@ from pathlib import Path
 
 from batch_jobs.errors import UserError, WrongMoment
 from batch_jobs.intake.recognise import open_table
-from batch_jobs.intake.table import IntakeLimits
 from batch_jobs.lifecycle.finish import output_file
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import EventName, Phase
 from batch_jobs.storage import events, jobs
 from batch_jobs.storage.files import copy_file, publish_new, sha256_of
 from batch_jobs.storage.jobs import Job
+from batch_jobs.table import IntakeLimits
 
 
 def finished_file(project: Project, task_id: str) -> tuple[Job, Path]:

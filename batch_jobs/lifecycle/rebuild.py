@@ -1,8 +1,9 @@
-"""Rebuild the folder store: it is a projection, so it can be made anew from the ledger, the cache, the snapshots."""
+"""Rebuild what is a projection: the folders of the store and the manifests, from ledger, cache and snapshots."""
 
 from __future__ import annotations
 
 from batch_jobs.lifecycle.filing import expect_folders, file_answers
+from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Phase
 from batch_jobs.storage import jobs
@@ -12,19 +13,20 @@ ALL_JOBS = 1_000_000
 
 
 def rebuild(project: Project) -> tuple[int, int]:
-    """Remove every data case's folders and file all jobs again, oldest first.
+    """Remove every data case's folders, file all jobs again, oldest first, and write their manifests anew.
 
     Returns:
         Results filed, and folders that wait in `to_process`.
     """
     with project.ledger.read() as connection:
-        found = [job for job in reversed(jobs.newest(connection, ALL_JOBS)) if job.plan is not None]
+        found = [job for job in reversed(jobs.newest(connection, ALL_JOBS)) if "items" in (job.plan or {})]
     for data_case in {job.data_case for job in found}:
         for kind in ("to_process", "processed"):
             remove_tree(project.workspace.store / data_case / kind)
     filed = waiting = 0
     for job in found:
         filed += file_answers(project, job, None)
+        write_manifest(project, job.task_id)
         if job.phase in {Phase.RUNNING, Phase.PAUSED}:
             waiting += expect_folders(project, job)
     return filed, waiting

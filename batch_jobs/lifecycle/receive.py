@@ -18,7 +18,6 @@ from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
 from batch_jobs.errors import ConfigError, FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
-from batch_jobs.intake.table import IntakeLimits, Table
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Mode, Parameters
 from batch_jobs.render.prompts import check_output_columns, load_prompt
@@ -26,6 +25,7 @@ from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import copy_file, remove_tree, sha256_of, store_errors
 from batch_jobs.storage.idempotency import Claim
 from batch_jobs.storage.jobs import Job
+from batch_jobs.table import IntakeLimits, Table
 
 STATUS_FIELD = ""
 """The key of the status column among a job's output columns; no model field can have this name."""

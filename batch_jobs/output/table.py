@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from batch_jobs.intake.table import FileKind, TableFormat
+from batch_jobs.table import FileKind, TableFormat
 
 
 def write_table(

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from batch_jobs.intake.dialect import CHUNK_BYTES, Encoding, open_decoded
-from batch_jobs.intake.table import TableFormat
 from batch_jobs.intake.text import Record, RecordReader, split_line_end
 from batch_jobs.output.neutral import neutralise
+from batch_jobs.table import TableFormat
 
 _HYPHENS = str.maketrans({"\u2010": "-", "\u2011": "-", "\u2212": "-"})  # no NFKD form, and models like them
 

@@ -11,12 +11,12 @@ from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from batch_jobs.intake.table import TableFormat
 from batch_jobs.intake.xlsx_package import Package
 from batch_jobs.intake.xlsx_walk import HeaderWalk
 from batch_jobs.intake.xlsx_workbook import read_workbook, shared_sizes
 from batch_jobs.intake.xlsx_zip import add_packed
 from batch_jobs.output.xlsx_insert import CellInsert
+from batch_jobs.table import TableFormat
 
 _ZIP64_FROM_BYTES = 1_000_000_000  # our cells may double a part
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -32,7 +34,8 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None]) -> int:
         sizes = [snapshot.metadata.row_group(group).num_rows for group in range(snapshot.metadata.num_row_groups)]
     spec.plan.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")  # fork is not safe in a process with threads
-    with ProcessPoolExecutor(max_workers=min(os.cpu_count() or 1, max(len(sizes), 1)), mp_context=context) as pool:
+    workers = min(os.cpu_count() or 1, max(len(sizes), 1))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         first_rows = [sum(sizes[:group]) for group in range(len(sizes))]
         jobs = [pool.submit(render_segment, spec, group, first_rows[group]) for group in range(len(sizes))]
         try:
@@ -47,3 +50,15 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None]) -> int:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return len(sizes)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever, with the parent's output pipes open."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

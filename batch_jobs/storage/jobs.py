@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from batch_jobs.errors import JobNotFound, WrongMoment
-from batch_jobs.intake.table import TableFormat
 from batch_jobs.models import PHASE_MOVES, EventName, JobOutcome, Mode, Parameters, Phase, Status
 from batch_jobs.storage import events, schema
 from batch_jobs.storage.workspace import checked_id
+from batch_jobs.table import TableFormat
 
 TASK_ID_PREFIX = re.compile(r"[a-f0-9]{6,32}")
 

@@ -293,6 +293,33 @@ def test_rebuild_store_makes_the_same_folders_again(cli: Cli) -> None:
     assert contents(processed) == before
 
 
+def test_rebuild_store_passes_over_a_job_that_never_came_to_a_plan(cli: Cli) -> None:
+    done = cli.run(write_csv(cli.folder / "a.csv", losses(5)))
+    assert done.code == 0
+    with sqlite3.connect(cli.folder / "store" / "ledger.sqlite") as connection:
+        connection.execute("UPDATE jobs SET plan = ?, outcome = 'cancelled'", (json.dumps({"result": {}}),))
+    assert cli("rebuild-store", "--json").json == {"filed": 0, "to_process": 0}
+
+
+def test_a_killed_run_leaves_no_render_worker_behind(cli: Cli) -> None:
+    file = write_csv(cli.folder / "a.csv", losses(40_000))
+    process = cli.start("run", "--file", file, "--task", "summarize", "--data-case", "external_loss", "--yes")
+    wait_until(lambda: any(cli.folder.glob("batch_input/*/plan/index-*.parquet")))  # the workers are at work
+    workers = children_of(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)  # ends only when nobody holds the pipes any more
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOUNDATION = {"batch_jobs.models", "batch_jobs.errors", "batch_jobs.config", "batch_jobs.system"}
+FOUNDATION = {"batch_jobs.models", "batch_jobs.errors", "batch_jobs.config", "batch_jobs.system", "batch_jobs.table"}
 MIDDLE = {"batch_jobs.intake", "batch_jobs.render", "batch_jobs.output", "batch_jobs.storage", "providers"}
 ALLOWED: dict[str, set[str]] = {
     "batch_jobs": set(),
@@ -17,17 +17,18 @@ ALLOWED: dict[str, set[str]] = {
     "batch_jobs.cli": {"batch_jobs.api", "batch_jobs.lifecycle", *MIDDLE, *FOUNDATION, "providers.sandbox"},
     "batch_jobs.api": {"batch_jobs.lifecycle", *MIDDLE, *FOUNDATION},
     "batch_jobs.lifecycle": {*MIDDLE, *FOUNDATION, "providers.sandbox"},
-    # siblings: the table's own description, and the one helper that makes files durable
+    # siblings: output reads an upload as intake does, and files become durable in one place
     "batch_jobs.intake": {*FOUNDATION},
     "batch_jobs.render": {*FOUNDATION, "batch_jobs.storage", "providers"},
     "batch_jobs.output": {*FOUNDATION, "batch_jobs.intake", "batch_jobs.storage"},
-    "batch_jobs.storage": {*FOUNDATION, "batch_jobs.intake"},
+    "batch_jobs.storage": {*FOUNDATION},
     "providers": {*FOUNDATION},
     "providers.sandbox": {*FOUNDATION, "providers"},
     "batch_jobs.config": {"batch_jobs.errors", "batch_jobs.models"},
     "batch_jobs.system": {"batch_jobs.errors"},
     "batch_jobs.errors": set(),
     "batch_jobs.models": set(),
+    "batch_jobs.table": set(),
 }
 """cli, api -> lifecycle -> intake | render | output | storage | providers -> models, errors, config, system."""
 HEAVY = {

@@ -12,11 +12,11 @@ import pytest
 
 from batch_jobs.cli import show
 from batch_jobs.config import ModelEntry, PriceEntry
-from batch_jobs.intake.table import FileKind, TableFormat
 from batch_jobs.lifecycle.plan import PlanFigures
 from batch_jobs.lifecycle.view import JobView
 from batch_jobs.models import JobOutcome, Mode, Parameters, Phase, Status
 from batch_jobs.storage.jobs import Job
+from batch_jobs.table import FileKind, TableFormat
 
 PRICE = PriceEntry(input=1, output=2, cached=0.5)
 ENTRY = ModelEntry(standard=PRICE, batch=PRICE, source="the list", date=date(2026, 11, 21))

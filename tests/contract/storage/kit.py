@@ -7,10 +7,10 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from batch_jobs.intake.table import FileKind, TableFormat
 from batch_jobs.models import BatchState, JobOutcome, Mode, Parameters, Phase, ShardState
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard, key_of
+from batch_jobs.table import FileKind, TableFormat
 
 TASK_ID = "0123456789abcdef0123456789abcdef"
 OTHER_ID = "f" * 32

@@ -14,7 +14,7 @@ import pytest
 from batch_jobs.errors import FileRefused, FileTooLarge
 from batch_jobs.intake.dialect import CHUNK_BYTES
 from batch_jobs.intake.recognise import open_table
-from batch_jobs.intake.table import FileKind, IntakeLimits, Table
+from batch_jobs.table import FileKind, IntakeLimits, Table
 
 LIMITS = IntakeLimits(max_bytes=5_000_000, max_rows=1_000, max_columns=50, max_cell_chars=1_000)
 OLE2 = bytes.fromhex("D0CF11E0A1B11AE1")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_jobs.intake.table import FileKind, IntakeLimits, Row
 from batch_jobs.intake.text import TextTable, column_letter, open_text
+from batch_jobs.table import FileKind, IntakeLimits, Row
 
 LIMITS = IntakeLimits(max_bytes=10**9, max_rows=1_000_000, max_columns=100, max_cell_chars=200_000)
 

@@ -9,8 +9,8 @@ import pytest
 
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake.dialect import CHUNK_BYTES, MAX_RECORD_CHARS
-from batch_jobs.intake.table import IntakeLimits
 from batch_jobs.intake.text import open_text
+from batch_jobs.table import IntakeLimits
 
 LIMITS = IntakeLimits(max_bytes=10**9, max_rows=5_000, max_columns=30, max_cell_chars=1_000)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake.dialect import BOMS
-from batch_jobs.intake.table import IntakeLimits
 from batch_jobs.intake.text import open_text
 from batch_jobs.output.text import write_text
+from batch_jobs.table import IntakeLimits
 
 LIMITS = IntakeLimits(max_bytes=10**9, max_rows=1_000_000, max_columns=100, max_cell_chars=200_000)
 HEADER = ["id", "Größe", "c"]

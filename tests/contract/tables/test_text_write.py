@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from batch_jobs.intake.table import IntakeLimits
 from batch_jobs.intake.text import TextTable, open_text
 from batch_jobs.output.neutral import neutralise
 from batch_jobs.output.text import write_text
+from batch_jobs.table import IntakeLimits
 
 LIMITS = IntakeLimits(max_bytes=10**9, max_rows=1_000_000, max_columns=100, max_cell_chars=200_000)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import openpyxl
 
-from batch_jobs.intake.table import IntakeLimits
 from batch_jobs.intake.xlsx import XlsxTable, open_xlsx
+from batch_jobs.table import IntakeLimits
 
 LIMITS = IntakeLimits(max_bytes=10**9, max_rows=1_000_000, max_columns=1_000, max_cell_chars=200_000)
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"

@@ -12,7 +12,7 @@ import pytest
 import xlsxwriter
 
 from batch_jobs.errors import FileRefused, UnknownName
-from batch_jobs.intake.table import FileKind
+from batch_jobs.table import FileKind
 from tests.contract.tables.test_xlsx_books import (
     LIMITS,
     MAIN,

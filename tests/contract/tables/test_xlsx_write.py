@@ -21,9 +21,9 @@ from openpyxl.styles import Font, PatternFill
 from openpyxl.workbook.defined_name import DefinedName
 from python_calamine import CalamineWorkbook
 
-from batch_jobs.intake.table import FileKind, TableFormat
 from batch_jobs.output.xlsx import write_xlsx
 from batch_jobs.output.xlsx_cells import CUT_MARK, MAX_CELL_UNITS, escaped, fitted
+from batch_jobs.table import FileKind, TableFormat
 from tests.contract.tables.test_xlsx_books import (
     MAIN,
     book_parts,
