@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 
 import click
 
@@ -103,5 +104,11 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"{click.style('error', fg='red')}  {error.message}", err=True)
         code = error.exit_code
     except BrokenPipeError:
+        code = EXIT_BUG
+    except Exception:
+        click.echo(traceback.format_exc(), err=True)
+        click.echo(
+            "error  this is a bug of batch-jobs, not yours; what was answered is kept. Report the lines above", err=True
+        )
         code = EXIT_BUG
     sys.exit(code if isinstance(code, int) else 0)

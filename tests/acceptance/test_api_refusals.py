@@ -272,6 +272,21 @@ def test_a_bug_is_500_without_anything_of_the_inside(server: Server) -> None:
         ledger.execute("UPDATE jobs SET outcome = 'complete' WHERE task_id = ?", (task_id,))
 
 
+def test_a_store_that_can_not_be_written_is_507_and_leaves_no_job(server: Server) -> None:
+    kept, aside = server.root / "batch_input", server.root / "batch_input.aside"
+    kept.rename(aside)
+    kept.write_text("a file where the folder should be")
+    try:
+        before = server.get("/jobs").json
+        message = refused(server.upload("a.csv", GOOD), 507, "StoreError")
+        assert "batch_input" in message
+        assert server.get("/jobs").json == before
+    finally:
+        kept.unlink()
+        aside.rename(kept)
+    assert server.upload("a.csv", GOOD).status == 202
+
+
 def test_no_body_is_ever_logged(server: Server) -> None:
     server.upload("canary.csv", api_kit.csv_bytes(api_kit.losses(2, "CANARY")), task="canary-task")
     log = server.log.read_text(encoding="utf-8")

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,14 @@ def test_a_wrong_command_names_the_nearest(cli: Cli) -> None:
     result = cli("stauts")
     assert result.code == 2
     assert 'did you mean "status"' in result.err
+
+
+def test_a_bug_is_exit_1_and_says_that_it_is_one(cli: Cli) -> None:
+    planted = "import batch_jobs.cli as c; c.COMMANDS['jobs'] = 'batch_jobs.cli.status:not_there'; c.main(['jobs'])"
+    done = subprocess.run([sys.executable, "-c", planted], cwd=cli.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "this is a bug" in done.stderr
 
 
 def test_no_key_and_no_sandbox(cli: Cli) -> None:
