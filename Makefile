@@ -16,7 +16,7 @@ demo: $(READY)
 	$(BIN)/batch-jobs run --file examples/external_loss.csv --task summarize --data-case external_loss --mode batch --sandbox --yes
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: format lint types lock-check test
 
