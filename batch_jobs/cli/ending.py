@@ -29,8 +29,8 @@ def finish(project: Project, place: Place, task_id: str, output: Path | None, fo
     Returns:
         The exit code.
     """
-    from batch_jobs.lifecycle.deliver import deliver, first_rows
-    from batch_jobs.lifecycle.finish import output_file
+    from batch_jobs.lifecycle.deliver import deliver
+    from batch_jobs.lifecycle.finish import first_rows, output_file
     from batch_jobs.lifecycle.view import view
     from batch_jobs.storage import jobs
 
@@ -41,7 +41,7 @@ def finish(project: Project, place: Place, task_id: str, output: Path | None, fo
         with project.ledger.read() as connection:
             job = jobs.get(connection, task_id)
         if output_file(project, job) is not None:
-            for text in show.preview_lines(first_rows(project, task_id), shutil.get_terminal_size((100, 24)).columns):
+            for text in show.preview_lines(first_rows(project, job), shutil.get_terminal_size((100, 24)).columns):
                 say(place, text)
             say(place, show.line("written", shown_path(deliver(project, task_id, output, folder))))
     else:

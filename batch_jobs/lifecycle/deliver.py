@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 from batch_jobs.errors import UserError, WrongMoment
-from batch_jobs.intake.recognise import open_table
 from batch_jobs.lifecycle.finish import output_file
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import EventName, Phase
 from batch_jobs.storage import events, jobs
 from batch_jobs.storage.files import copy_file, publish_new, sha256_of
 from batch_jobs.storage.jobs import Job
-from batch_jobs.table import IntakeLimits
 
 
 def finished_file(project: Project, task_id: str) -> tuple[Job, Path]:
@@ -61,22 +59,6 @@ def deliver(project: Project, task_id: str, output: Path | None = None, folder: 
         if Path(path).parent == beside and Path(path).is_file() and sha256_of(Path(path)) == job.delivered[path]:
             return Path(path)
     return _remember(project, job, _first_free(source, beside, job), digest)
-
-
-def first_rows(project: Project, task_id: str, limit: int = 3) -> list[list[str]]:
-    """The first rows of a done job's output for people to look at: row, first mandatory column, our columns.
-
-    Returns:
-        The header, then at most `limit` rows; the row's number is as the spreadsheet shows it.
-    """
-    job, path = finished_file(project, task_id)
-    limits = IntakeLimits(**project.settings.intake.model_dump())
-    table = open_table(path, filename=job.file_name, sheet=job.format.sheet, limits=limits)
-    mandatory = project.settings.tasks[job.task].data_cases[job.data_case].mandatory_columns
-    names = [next(iter(mandatory)), *job.output_columns.values()]
-    places = [table.columns.index(name) for name in names]
-    rows = islice(table.rows(), limit)
-    return [["row", *names], *([f"{row.number:,}", *(row.cells[place] for place in places)] for row in rows)]
 
 
 def _first_free(source: Path, folder: Path, job: Job) -> Path:

@@ -117,21 +117,58 @@ def _cells(run: Run, job: Job, tally: RowTally) -> Iterator[list[str]]:
     project = run.project
     with project.ledger.read() as connection:
         failures = items.failures(connection, job.task_id)
-    fields = [field for field in job.output_columns if field != STATUS_FIELD]
-    blank = [""] * len(fields)
+    fields = _fields(job)
     rows = read_rows(project.workspace.plan(job.task_id))
     while chunk := list(islice(rows, CHUNK)):
         answers = _answers(project, chunk, failures)
         for row in chunk:
             reason = reason_of(row, failures)
             tally.count(row.number, reason)
-            if reason is None:
-                assert row.fingerprint is not None
-                answer = answers[row.fingerprint]
-                yield [*(neutralise(cell_text(answer.get(name))) for name in fields), OK]
-            else:
-                yield [*blank, neutralise(f"failed: {reason}")]
+            yield _row_cells(row, reason, answers, fields)
         run.notify(Progress(job.task_id, "writing", tally.rows, job.rows))
+
+
+def _row_cells(
+    row: PlannedRow, reason: str | None, answers: dict[bytes, dict[str, Any]], fields: list[str]
+) -> list[str]:
+    """Our cells of one row: its answer, or blanks and the reason."""
+    if reason is not None:
+        return [*("" for _ in fields), neutralise(f"failed: {reason}")]
+    assert row.fingerprint is not None
+    answer = answers[row.fingerprint]
+    return [*(neutralise(cell_text(answer.get(name))) for name in fields), OK]
+
+
+def first_rows(project: Project, job: Job, limit: int = 3) -> list[list[str]]:
+    """The first rows of a done job for people to look at: row number, first mandatory column, our columns.
+
+    Read from the plan and the cache, not from the output: that may be large, and over the limits of an upload.
+
+    Returns:
+        The header, then at most `limit` rows; the row's number is as the spreadsheet shows it.
+    """
+    import pyarrow.parquet as pq
+
+    name = next(iter(project.settings.tasks[job.task].data_cases[job.data_case].mandatory_columns))
+    rows = list(islice(read_rows(project.workspace.plan(job.task_id)), limit))
+    with pq.ParquetFile(project.workspace.snapshot(job.task_id)) as snapshot:
+        texts = next(snapshot.iter_batches(limit, columns=[name])).column(0).to_pylist()
+    with project.ledger.read() as connection:
+        records = items.some(connection, job.task_id, [row.item for row in rows if row.item is not None])
+    failures: dict[int, tuple[Outcome, str, str]] = {
+        number: (record.outcome, record.code, record.detail)
+        for number, record in records.items()
+        if record.outcome is not None and record.outcome is not Outcome.SUCCEEDED
+    }
+    answers, fields = _answers(project, rows, failures), _fields(job)
+    shown = (_row_cells(row, reason_of(row, failures), answers, fields) for row in rows)
+    lines = ([f"{row.number:,}", text, *cells] for row, text, cells in zip(rows, texts, shown, strict=True))
+    return [["row", name, *job.output_columns.values()], *lines]
+
+
+def _fields(job: Job) -> list[str]:
+    """The fields of the answer that become columns."""
+    return [field for field in job.output_columns if field != STATUS_FIELD]
 
 
 def _answers(

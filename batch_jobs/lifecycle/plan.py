@@ -5,7 +5,6 @@ The plan's figures are what the user is shown before the word to send is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,9 +84,11 @@ def plan_job(run: Run, job: Job) -> None:
     count(0)
     render_all(spec, count)
     join_items(spec.plan)
-    chosen = _figures(project, job, spec)
+    known = _known_items(project, spec)
+    chosen = _figures(project, job, spec, known)
+    planned = zip(read_items(spec.plan), known, strict=True)
     with run.write() as connection:
-        items.add_all(connection, job.task_id, _with_known(project, spec))
+        items.add_all(connection, job.task_id, ((item.item, item.fingerprint, bool(there)) for item, there in planned))
         jobs.move(
             connection,
             job,
@@ -129,28 +130,23 @@ def _keep_prompt(project: Project, job: Job, spec: RenderSpec) -> None:
         copy_file(project.prompt_lib / spec.prompt_file, kept)
 
 
-def _with_known(project: Project, spec: RenderSpec) -> Iterator[tuple[int, bytes, bool]]:
-    known = project.cache.known(item.fingerprint for item in read_items(spec.plan))
-    for item, there in zip(read_items(spec.plan), known, strict=True):
-        yield item.item, item.fingerprint, there
+def _known_items(project: Project, spec: RenderSpec) -> bytes:
+    """One byte per item: 1 where its answer is in the cache. Looked up once, so that plan and ledger say the same."""
+    return bytes(project.cache.known(item.fingerprint for item in read_items(spec.plan)))
 
 
-def _figures(project: Project, job: Job, spec: RenderSpec) -> PlanFigures:
+def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -> PlanFigures:
     failed, total = figures(spec.plan)
-    known = body_bytes = 0
-    sizes: list[int] = []
-    for (_, _, there), item in zip(_with_known(project, spec), read_items(spec.plan), strict=True):
-        known += there
-        if not there:
-            body_bytes += item.length
-            sizes.append(item.length + LINE_OVERHEAD_BYTES)
+    known = sum(known_items)
+    lengths = [item.length for item, there in zip(read_items(spec.plan), known_items, strict=True) if not there]
+    sizes = (length + LINE_OVERHEAD_BYTES for length in lengths)
     limits = project.limits(job.provider)
     to_send = total - known
     with project.ledger.read() as connection:
         typical = calls.typical_output_tokens(connection, job.model, simulated=job.simulated)
     output_tokens = int(to_send * (typical or project.settings.tasks[job.task].expected_output_tokens))
     mode, why = choose_mode(job.mode, to_send, project.settings.defaults.concurrent_below_items)
-    input_tokens = body_bytes // BYTES_PER_TOKEN
+    input_tokens = sum(lengths) // BYTES_PER_TOKEN
     return PlanFigures(
         rows=job.rows,
         items=total,

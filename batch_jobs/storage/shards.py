@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from batch_jobs.errors import StoreError
 from batch_jobs.models import SHARD_MOVES, BatchState, ShardState
@@ -135,11 +135,6 @@ def typical_seconds(
     )
     durations = sorted(connection.execute(query).scalars())
     return durations[len(durations) // 2] if durations else None
-
-
-def creates_of(connection: Connection, task_id: str) -> int:
-    """Create POSTs begun for a job."""
-    return int(connection.execute(select(func.sum(table.c.creates)).where(table.c.task_id == task_id)).scalar() or 0)
 
 
 def taken_batch_ids(connection: Connection, shard: Shard) -> set[str]:

@@ -81,6 +81,15 @@ def test_a_bad_file_is_refused_before_anything_is_written(cli: Cli, name: str) -
     assert folders(cli) == set()
 
 
+def test_a_file_at_the_limits_still_gets_its_output(cli: Cli) -> None:
+    file = write_csv(cli.folder / "a.csv", losses(4))  # four columns, six with ours
+    limits = {"BATCH_JOBS__INTAKE__MAX_COLUMNS": "4", "BATCH_JOBS__INTAKE__MAX_BYTES": str(file.stat().st_size)}
+    result = cli.run(file, environ=limits)
+    assert result.code == 0, result.err
+    assert all(own_answer(row) for row in read_csv(Path(result.json["output"])))
+    assert "summarize_status" in result.err  # the first rows are shown
+
+
 def test_too_many_rows_and_bytes_are_refused(cli: Cli) -> None:
     file = write_csv(cli.folder / "a.csv", losses(30))
     for key, words in (("MAX_ROWS", "20"), ("MAX_BYTES", "20")):
