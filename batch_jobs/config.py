@@ -112,6 +112,7 @@ class ProviderEntry(_Strict):
     parameters: ParameterEntry = ParameterEntry()
     limits: ProviderLimits = ProviderLimits()
     timeout_seconds: float = Field(default=600, gt=0)
+    delete_after_merge: bool = True
 
     @model_validator(mode="after")
     def _endpoint_fits_dialect(self) -> ProviderEntry:
@@ -150,9 +151,12 @@ class Submission(_Strict):
 
 
 class Rounds(_Strict):
-    """How many passes are made over the items that still need an answer."""
+    """How many passes are made over the items that still need an answer, for how long, and what stops them."""
 
     max: int = Field(default=3, ge=1, le=20)
+    max_hours: float = Field(default=96, gt=0)
+    equal_errors_min: int = Field(default=20, ge=1)
+    equal_errors_share: float = Field(default=0.5, gt=0, le=1)
 
 
 class Concurrent(_Strict):
@@ -162,6 +166,7 @@ class Concurrent(_Strict):
     attempts: int = Field(default=3, ge=1, le=20)
     min_wait_seconds: float = Field(default=4, ge=0)
     max_wait_seconds: float = Field(default=10, ge=0)
+    max_seconds: float = Field(default=900, gt=0)
 
 
 class Intake(_Strict):

@@ -22,7 +22,8 @@
     │   ├── TimedOut             no answer in time: may have been accepted
     │   └── UnreadableReply      an answer that can't be read: may have been accepted
     ├── StoreError           our own disk or database
-    │   └── JobHeld              another process advances this job
+    │   ├── JobHeld              another process advances this job
+    │   └── SyncFailed           the disk took data and could not keep it: the process stops
     ├── RenderFailed         the process pool died
     └── Interrupted          Ctrl-C: what was in flight is kept, the job can be resumed
 
@@ -238,6 +239,10 @@ class JobHeld(StoreError):
 
     exit_code = EXIT_NOT_DONE
     http_status = 409
+
+
+class SyncFailed(StoreError):
+    """The disk could not make data durable: this process stops, and what was recorded before is safe."""
 
 
 class RenderFailed(BatchJobsError):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ctypes.util
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from batch_jobs.errors import SyncFailed
 
 WINDOWS = sys.platform == "win32"
 
@@ -58,13 +59,67 @@ def _unlock(handle: IO[bytes]) -> None:
     msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
 
 
+_failed_sync: str | None = None
+"""Where a sync of this process failed. It belongs to the process, as its page cache does: after a failed fsync the
+kernel may call pages clean that it has lost, so a second try would succeed and mean nothing (PostgreSQL, "PANIC on
+fsync() failure", 2018). So from then on nothing is called durable, and the next process goes on from what is."""
+
+
+def require_durable() -> None:
+    """Let nobody write on in a process in which a sync has failed.
+
+    Raises:
+        SyncFailed: one has.
+    """
+    if _failed_sync is not None:
+        raise SyncFailed(_failed_sync)
+
+
+def sync_has_failed() -> bool:
+    """Whether a sync has failed in this process."""
+    return _failed_sync is not None
+
+
+def sync_failed(place: Path | str, reason: object) -> NoReturn:
+    """Remember that a sync failed, and say so.
+
+    Raises:
+        SyncFailed: always.
+    """
+    global _failed_sync
+    _failed_sync = (
+        f"{place}: the disk could not make data durable ({reason}), so this process stops. What was recorded before "
+        "is safe. Check the disk and its free space, then run the same command again"
+    )
+    raise SyncFailed(_failed_sync)
+
+
+def sync_file(handle: IO[bytes], place: Path) -> None:
+    """Make what was written to an open file durable.
+
+    Raises:
+        SyncFailed: the disk could not.
+    """
+    handle.flush()
+    try:
+        os.fsync(handle.fileno())
+    except OSError as error:
+        sync_failed(place, error.strerror)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames within `folder` durable; a no-op where folders can't be opened (Windows)."""
+    """Make renames within `folder` durable; a no-op where folders can't be opened (Windows).
+
+    Raises:
+        SyncFailed: the disk could not.
+    """
     if WINDOWS:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        sync_failed(folder, error.strerror)
     finally:
         os.close(handle)
 
@@ -73,18 +128,20 @@ def sync_filesystem(folder: Path) -> None:
     """Flush everything written to the file system that holds `folder`: one call for many small files.
 
     Linux syncfs(2); elsewhere sync(2); nothing on Windows, where callers that must be durable fsync per file.
+
+    Raises:
+        SyncFailed: the disk could not.
     """
     if WINDOWS:
         return
-    library = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+    library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "syncfs"):
         os.sync()
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         if library.syncfs(handle) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
+            sync_failed(folder, os.strerror(ctypes.get_errno()))
     finally:
         os.close(handle)
 

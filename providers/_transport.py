@@ -30,7 +30,7 @@ from batch_jobs.errors import (
     Unreachable,
     UnreadableReply,
 )
-from batch_jobs.system import sync_folder
+from batch_jobs.system import sync_file, sync_folder
 from providers.codes import error_class
 from providers.contract import ShardFile
 
@@ -156,6 +156,16 @@ def translated(translate: Translate) -> Iterator[None]:
         raise ours from error
 
 
+@contextmanager
+def gone_is_fine() -> Iterator[None]:
+    """Delete what may be gone already."""
+    try:
+        yield
+    except RequestRejected as error:
+        if error.status != 404:
+            raise
+
+
 def reply_object(content: bytes) -> dict[str, Any]:
     """Read a reply as a JSON object; the SDKs never check what they got.
 
@@ -246,8 +256,7 @@ def save(folder: Path, name: str, write: Callable[[BufferedWriter], object]) -> 
     try:
         with part.open("wb") as handle:
             write(handle)
-            handle.flush()
-            os.fsync(handle.fileno())
+            sync_file(handle, part)
         _check_last_line(part)
         done = part.replace(folder / name)
         sync_folder(folder)

@@ -31,6 +31,7 @@ from providers._transport import (
     BLOCK_BYTES,
     CLOCK_SKEW_SECONDS,
     answered_error,
+    gone_is_fine,
     opened,
     parse_time,
     provider_error,
@@ -184,6 +185,11 @@ class AnthropicProvider:
         """Ask Anthropic to stop; requests under way may still finish."""
         with self._translated():
             self._client.messages.batches.with_raw_response.cancel(batch_id)
+
+    def discard(self, batch_id: str, file_id: str | None) -> None:  # noqa: ARG002
+        """Delete the batch with its results; Anthropic keeps no other file of it."""
+        with gone_is_fine(), self._translated():
+            self._client.messages.batches.with_raw_response.delete(batch_id)
 
     def complete(self, body: bytes) -> ItemResult:
         """Make one call now, with exactly these bytes."""

@@ -130,6 +130,13 @@ class Provider(Protocol):
         """Ask the provider to stop; what was finished stays fetchable."""
         ...
 
+    def discard(self, batch_id: str, file_id: str | None) -> None:
+        """Delete what the provider keeps of a batch that has ended: its input, its results.
+
+        What is gone already is fine.
+        """
+        ...
+
     def complete(self, body: bytes) -> ItemResult:
         """Make one call now, with a body from `Codec.encode_body`; `custom_id` of the result is empty.
 

@@ -27,6 +27,7 @@ from providers._reading import as_count, as_dict, as_dicts, as_text
 from providers._transport import (
     answered_error,
     check_size,
+    gone_is_fine,
     opened,
     parse_time,
     reply_object,
@@ -218,7 +219,7 @@ class GeminiProvider:
     def fetch(self, batch_id: str, folder: Path) -> list[Path]:
         """Download the result file, or write the inlined responses as the same lines."""
         operation = self._get(batch_id)
-        output = as_dict(as_dict(operation.get("metadata")).get("output")) or as_dict(operation.get("response"))
+        output = _output(operation)
         name = as_text(output.get("responsesFile"))
         if name:
             return [self._download(name, folder)]
@@ -240,6 +241,17 @@ class GeminiProvider:
         """Ask Gemini to stop."""
         with self._translated():
             self._client.batches.cancel(name=batch_id)
+
+    def discard(self, batch_id: str, file_id: str | None) -> None:
+        """Delete the input file, and the result file where the API lets it be deleted.
+
+        A result file's id is longer than the 40 characters that the delete route takes (python-genai#1759).
+        """
+        results = as_text(_output(self._get(batch_id)).get("responsesFile"))
+        for name in dict.fromkeys((file_id or "", results)):
+            if name:
+                with gone_is_fine(), self._translated():
+                    self._client.files.delete(name=name)
 
     def complete(self, body: bytes) -> ItemResult:
         """Make one call now; continuation by further calls is off.
@@ -272,6 +284,11 @@ class GeminiProvider:
         """Release connections; the SDK leaves a client that it was given open."""
         self._client.close()
         self._http.close()
+
+
+def _output(operation: dict[str, Any]) -> dict[str, Any]:
+    """Where a batch's results are."""
+    return as_dict(as_dict(operation.get("metadata")).get("output")) or as_dict(operation.get("response"))
 
 
 def _concerns_item(error: ProviderError) -> bool:

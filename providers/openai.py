@@ -30,6 +30,7 @@ from providers._transport import (
     CLOCK_SKEW_SECONDS,
     answered_error,
     check_size,
+    gone_is_fine,
     opened,
     parse_time,
     provider_error,
@@ -191,6 +192,15 @@ class OpenAIProvider:
         """Ask OpenAI to stop; it takes up to ten minutes."""
         with self._translated():
             self._client.batches.with_raw_response.cancel(batch_id)
+
+    def discard(self, batch_id: str, file_id: str | None) -> None:
+        """Delete the input, output and error file."""
+        batch = self._batch(batch_id)
+        named = (file_id or batch.get("input_file_id"), batch.get("output_file_id"), batch.get("error_file_id"))
+        for name in dict.fromkeys(as_text(each) for each in named):
+            if name:
+                with gone_is_fine(), self._translated():
+                    self._client.files.with_raw_response.delete(name)
 
     def complete(self, body: bytes) -> ItemResult:
         """Make one call now, with exactly these bytes."""

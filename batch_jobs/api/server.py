@@ -9,6 +9,7 @@ from types import FrameType
 
 import uvicorn
 
+from batch_jobs import system
 from batch_jobs.api.app import create_app
 from batch_jobs.api.guard import is_loopback
 from batch_jobs.api.logs import log_config
@@ -50,6 +51,7 @@ def run_server(project: Project, host: str, port: int, keys: Collection[bytes]) 
 
     Raises:
         ConfigError: the address can't be used.
+        SyncFailed: the disk could not make data durable; another process has to go on.
     """
     check_address(host, keys)
     config = uvicorn.Config(
@@ -63,6 +65,7 @@ def run_server(project: Project, host: str, port: int, keys: Collection[bytes]) 
     server = _Server(config)
     try:
         server.run()
+        system.require_durable()
     except SystemExit as error:
         raise ConfigError(
             f"can't serve on {host}, port {port}; the log above says why. Give another --port (0 for any)"
@@ -77,3 +80,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Also stop when a sync has failed: nothing that this process says is durable may be believed any more."""
+        return system.sync_has_failed() or await super().on_tick(counter)

@@ -192,7 +192,7 @@ def _detach(project: Project, place: Place, task_id: str) -> int:
 
     bars = Bars()
     advanced = advance(project, task_id, bars)
-    while advanced.came is Came.WAIT and not all_submitted(project, task_id):
+    while advanced.came is Came.WAIT and not advanced.waits_for and not all_submitted(project, task_id):
         time.sleep(advanced.seconds)
         advanced = advance(project, task_id, bars)
     bars.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from batch_jobs.cli import show
 from batch_jobs.cli.ending import exit_code, finish
 from batch_jobs.cli.options import Place, answer_json, full_id, opened, project_options, say
 from batch_jobs.cli.watch import Bars, wait_for
-from batch_jobs.errors import JobHeld, UserError
+from batch_jobs.errors import BatchJobsError, JobHeld, UserError
 from batch_jobs.models import Status
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ def _look_now(project: Project, place: Place, task_id: str) -> None:
 
     bars = Bars(quiet=False)
     try:
-        advance(project, task_id, bars)
+        for other in advance(project, task_id, bars).waits_for:
+            with contextlib.suppress(BatchJobsError):  # that job's own trouble is shown with that job
+                advance(project, other)
+                advance(project, task_id, bars)
     except JobHeld:
         say(place, show.line("held", "another process is working on this job; this is what it has come to", "yellow"))
     finally:

@@ -95,7 +95,16 @@ def wait_for(project: Project, task_id: str, *, quiet: bool = False) -> Advanced
     from batch_jobs.lifecycle.schedule import Poller
 
     seen: queue.SimpleQueue[Progress | Advanced | BatchJobsError] = queue.SimpleQueue()
-    poller = Poller(project, workers=1, notify=seen.put, ended=lambda _, how: seen.put(how))
+
+    def notify(progress: Progress) -> None:
+        if progress.task_id == task_id:  # jobs that this one waits for are taken along in silence
+            seen.put(progress)
+
+    def ended(which: str, how: Advanced | BatchJobsError) -> None:
+        if which == task_id:
+            seen.put(how)
+
+    poller = Poller(project, workers=1, notify=notify, ended=ended)
     bars = Bars(quiet=quiet)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:

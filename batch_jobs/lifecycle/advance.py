@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from batch_jobs.errors import ProviderError, RequestRejected
 from batch_jobs.lifecycle.collect import fetch_shard, poll_shard
 from batch_jobs.lifecycle.concurrent import answer_all
-from batch_jobs.lifecycle.control import begin, pause
+from batch_jobs.lifecycle.control import begin, pause, pause_on_mass_error
+from batch_jobs.lifecycle.discard import discard_merged
 from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.finish import write_output
 from batch_jobs.lifecycle.joblog import job_log
-from batch_jobs.lifecycle.merge import merge_shard, reject_shard
+from batch_jobs.lifecycle.merge import last_round, merge_shard, reject_shard
 from batch_jobs.lifecycle.plan import plan_job
 from batch_jobs.lifecycle.policy import Pace, poll_seconds
 from batch_jobs.lifecycle.project import Project
@@ -47,10 +48,16 @@ class Came(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """How far a job came, and when to come again."""
+    """How far a job came, and when to come again.
+
+    Attributes:
+        seconds: when to come again, for `WAIT`.
+        waits_for: other jobs of the store that have calls under way which this one needs.
+    """
 
     came: Came
     seconds: float = 0.0
+    waits_for: tuple[str, ...] = ()
 
 
 def advance(project: Project, task_id: str, notify: Notify = nobody, stop: threading.Event | None = None) -> Advanced:
@@ -114,35 +121,51 @@ def _running(run: Run, job: Job) -> Advanced | None:
 
 
 def _concurrent(run: Run, job: Job) -> Advanced | None:
-    blocked = answer_all(run, job)
-    if blocked is not None:
-        raise blocked
+    answered = answer_all(run, job)
+    if answered.blocked is not None:
+        raise answered.blocked
     if run.stop.is_set():
         return Advanced(Came.STOPPED)
+    if pause_on_mass_error(run, job):
+        return None
+    if answered.held and _goes_on(run, job):
+        return _held(run, job, answered.held)
     _close(run, job, Outcome.MISSING)
     return None
 
 
+def _held(run: Run, job: Job, held: Mapping[str, int], seconds: float | None = None) -> Advanced:
+    """Wait for the answers that other jobs have under way."""
+    age = run.project.clock() - (job.started_at or job.created_at)
+    own = poll_seconds(max(age, 0.0), _bounds(run), random.random())
+    return Advanced(Came.WAIT, min(own, seconds if seconds is not None else own), tuple(sorted(held)))
+
+
 def _batch(run: Run, job: Job) -> Advanced | None:
     """One pass over the round's shards; then the next round, the end, or a wait."""
-    open_round(run, job)
+    held = open_round(run, job).held
     waits = _pass(run, job)
     if run.stop.is_set():
         return Advanced(Came.STOPPED)
     if not _goes_on(run, job):
         return None  # paused or cancelled meanwhile
+    if held:
+        return _held(run, job, held, waits)
     if waits is not None:
         return Advanced(Came.WAIT, waits)
+    discard_merged(run, job)
     with run.project.ledger.read() as connection:
         left = items.open_items(connection, job.task_id)
         blocked = items.blocked(connection, job.task_id, QUOTA_CODES, job.round_base)
     if blocked is not None:  # a process that died between merging and pausing left this to us
         pause(run, job, blocked)
         return None
-    if left and job.round - job.round_base + 1 < run.project.settings.rounds.max:
+    if left and not last_round(run, job, job.round):
         with run.write() as connection:
             jobs.change(connection, job.task_id, round=job.round + 1)
             events.add(connection, job.task_id, EventName.ROUND_ENDED, {"round": job.round, "open": len(left)})
+        return None
+    if pause_on_mass_error(run, job):
         return None
     _close(run, job, Outcome.MISSING)
     return None
@@ -157,6 +180,7 @@ def _cancelling(run: Run, job: Job) -> Advanced | None:
     waits = _pass(run, job)
     if waits is not None:
         return Advanced(Came.STOPPED) if run.stop.is_set() else Advanced(Came.WAIT, waits)
+    discard_merged(run, job)
     _close(run, job, Outcome.CANCELLED, cancelled=True)
     return None
 
@@ -263,19 +287,25 @@ def _merge(run: Run, job: Job, shard: Shard) -> Shard:
     tally = merge_shard(run, job, shard)
     if tally.paused_by:
         pause(run, job, tally.paused_by)
+    elif job.phase is Phase.RUNNING:
+        pause_on_mass_error(run, job)
     with run.project.ledger.read() as connection:
         return shards.get(connection, shard)
 
 
 def _pace(run: Run, shard: Shard) -> float:
-    polling = run.project.settings.polling
     since = shard.submitted_at or shard.unknown_at or shard.rendered_at
     age = max(run.project.clock() - since, 0.0)
-    wait = poll_seconds(age, Pace(polling.min_seconds, polling.max_seconds), random.random())
+    wait = poll_seconds(age, _bounds(run), random.random())
     if shard.state is ShardState.UNKNOWN and shard.unknown_at is not None:
         ends = shard.unknown_at + run.project.settings.submission.quarantine_seconds - run.project.clock()
         return max(min(wait, ends), 0.05) if ends > 0 else wait
     return wait
+
+
+def _bounds(run: Run) -> Pace:
+    polling = run.project.settings.polling
+    return Pace(polling.min_seconds, polling.max_seconds)
 
 
 def _show(run: Run, job: Job) -> None:

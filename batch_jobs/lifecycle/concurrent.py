@@ -1,29 +1,40 @@
 """The concurrent path: a pool of threads with single calls, one retry layer (tenacity), one merging thread.
 
-Calls in flight are bounded; what has come back is merged in groups, cache first. A stop finishes what is in flight.
+Calls in flight are bounded; what has come back is merged in groups, cache first. A stop finishes what is in flight. One
+call goes first, alone: a wrong key, an empty account or a wrong model costs one call, not one a worker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import IO
 
 import orjson
-from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_after_delay,
+)
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
 from batch_jobs.errors import ProviderError, QuotaExhausted
+from batch_jobs.lifecycle.control import has_mass_error
 from batch_jobs.lifecycle.filing import file_answers
 from batch_jobs.lifecycle.merge import Attempt, Merger, checked_result
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.rounds import body_of, planned_items
 from batch_jobs.lifecycle.run import Progress, Run
+from batch_jobs.lifecycle.sharing import claim_calls
 from batch_jobs.models import ItemResult, Outcome, Phase
 from batch_jobs.render.bodies import BodyReader
 from batch_jobs.storage import items, jobs
@@ -34,6 +45,8 @@ from providers.connect import codec_for
 from providers.contract import Codec, Provider
 
 FILE_EVERY = 1_000
+LOOK_SECONDS = 0.1
+"""How soon a stop reaches calls that wait for their next attempt, and how long the first call's news may take."""
 
 
 class InvalidResponse(Exception):
@@ -60,22 +73,34 @@ class Answered:
 
 @dataclass(frozen=True)
 class Caller:
-    """Makes the calls of one job; shared by the pool's threads."""
+    """Makes the calls of one job; shared by the pool's threads.
+
+    Attributes:
+        halt: set when no further call may be begun, and none may be waited for.
+        heard: set when a call came back with anything but an error of the account.
+    """
 
     run: Run
     job: Job
     provider: Provider
     codec: Codec
     merger: Merger
+    halt: threading.Event = field(default_factory=threading.Event)
+    heard: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def halted(self) -> bool:
+        """Whether no further call may be begun."""
+        return self.halt.is_set() or self.run.stop.is_set()
 
     def answer(self, item: int, body: bytes) -> Answered:
         """Answer one item, trying again as `concurrent.attempts` allows."""
         answered = Answered(item)
-        if self.run.stop.is_set():
+        if self.halted:
             return answered
         result = self._try(answered, body)
         widened = False
-        if result is not None and result.outcome is Outcome.TRUNCATED and not self.run.stop.is_set():
+        if result is not None and result.outcome is Outcome.TRUNCATED and not self.halted:
             wider = self.codec.widen(body, self.job.parameters.max_output_tokens * WIDEN_FACTOR)
             result, widened = self._try(answered, wider), True
         if answered.blocked is not None or self._interrupted(result, widened):
@@ -83,8 +108,8 @@ class Caller:
         return answered
 
     def _interrupted(self, result: ItemResult | None, widened: bool) -> bool:
-        """Whether a stop came before the item's attempts were used up: it is paid for, and stays open."""
-        if not self.run.stop.is_set():
+        """Whether a halt came before the item's attempts were used up: it is paid for, and stays open."""
+        if not self.halted:
             return False
         if result is None or result.transient or result.outcome is Outcome.INVALID:
             return True
@@ -93,10 +118,13 @@ class Caller:
     def _try(self, answered: Answered, body: bytes) -> ItemResult | None:
         settings = self.run.project.settings.concurrent
         retrying = Retrying(
-            stop=stop_after_attempt(settings.attempts) | stop_when_event_set(self.run.stop),
+            stop=stop_after_attempt(settings.attempts)
+            | stop_after_delay(settings.max_seconds)
+            | stop_when_event_set(self.halt)
+            | stop_when_event_set(self.run.stop),
             wait=_Wait(settings.min_wait_seconds, settings.max_wait_seconds),
             retry=retry_if_exception(_worth_another_try),
-            sleep=sleep_using_event(self.run.stop),
+            sleep=sleep_using_event(self.halt),
             reraise=True,
         )
         try:
@@ -108,19 +136,26 @@ class Caller:
         except ProviderError as error:
             if error.operator:
                 answered.blocked = error
-            elif not (error.transient and self.run.stop.is_set()):
+                self.halt.set()
+            elif not (error.transient and self.halted):
                 result = _as_result(error)
                 self._note(answered, result)
                 return result
         return None
 
     def _call(self, answered: Answered, body: bytes) -> ItemResult:
-        if self.run.stop.is_set():  # it came while this item waited for its next attempt
+        if self.halted:  # it came while this item waited for its next attempt
             raise _Stopped
-        result = checked_result(self.merger.prompt, self.provider.complete(body))
+        try:
+            result = checked_result(self.merger.prompt, self.provider.complete(body))
+        except ProviderError as error:
+            if not error.operator:
+                self.heard.set()
+            raise
         self._note(answered, result)
         if result.code in QUOTA_CODES:
             raise QuotaExhausted(result.detail or result.code, code=result.code)
+        self.heard.set()
         if result.outcome is Outcome.INVALID:
             raise InvalidResponse(result)
         if result.transient:
@@ -161,53 +196,66 @@ def _as_result(error: ProviderError) -> ItemResult:
     return ItemResult("", Outcome.ERRORED, code=code, detail=error.message, transient=error.transient)
 
 
-def answer_all(run: Run, job: Job) -> ProviderError | None:
-    """Answer every open item of a job.
+@dataclass
+class AllAnswered:
+    """What a pass over the open items came to.
 
-    Returns:
-        None when all are answered, or the run was stopped, or the job cancelled meanwhile; else the error that
-        concerns the account, for which the job has to wait.
+    Attributes:
+        blocked: the error that concerns the account, for which the job has to wait.
+        held: open items that other jobs have under way, by their task_id.
+    """
+
+    blocked: ProviderError | None = None
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+def answer_all(run: Run, job: Job) -> AllAnswered:
+    """Answer every open item of a job that no other job has under way.
+
+    It ends early when the run is stopped, the job cancelled, the account blocked, or when all calls fail alike.
     """
     project = run.project
-    with project.ledger.read() as connection:
-        waiting = items.open_items(connection, job.task_id)
+    found = claim_calls(run, job)
+    waiting, came = found.free, AllAnswered(held=found.held)
     merger = Merger(run, job, last_round=True)
     codec = codec_for(project.entry(job.provider).dialect, job.endpoint)
     caller = Caller(run, job, project.provider(job), codec, merger)
     done: list[int] = []
     filed = 0
-    blocked: ProviderError | None = None
     plan = project.workspace.plan(job.task_id)
     with store_errors(plan), BodyReader(plan) as reader, _artefacts(run, job) as (log_sent, log_received):
         for answered in _answers(run, job, caller, _bodies(run, job, waiting, reader, codec, log_sent)):
             _merge(run, job, merger, answered)
             log_received.writelines(_lines(answered))
-            blocked = blocked or next((one.blocked for one in answered if one.blocked), None)
+            came.blocked = came.blocked or next((one.blocked for one in answered if one.blocked), None)
+            if merger.tally.looks_like_mass_error(project.settings.rounds) and has_mass_error(run, job):
+                caller.halt.set()
             done += [one.item for one in answered if one.attempts]
             run.notify(Progress(job.task_id, "answering", len(done), len(waiting)))
             if len(done) - filed >= FILE_EVERY:
                 file_answers(project, job, done[filed:])
                 filed = len(done)
     file_answers(project, job, done[filed:])
-    return blocked
+    return came
 
 
 def _answers(run: Run, job: Job, caller: Caller, source: Iterator[tuple[int, bytes]]) -> Iterator[list[Answered]]:
     """Keep the pool busy, yield what has come back; when nothing new may start, drain what is in flight."""
     workers = run.project.settings.concurrent.max_workers
-    blocked = False
     flying: set[Future[Answered]] = set()
     with ThreadPoolExecutor(workers, "call") as pool:
         while True:
-            if not blocked and not run.stop.is_set() and not _cancelled(run, job):
-                free = islice(source, 2 * workers - len(flying))
+            if run.stop.is_set():
+                caller.halt.set()
+            if not caller.halt.is_set() and not _cancelled(run, job):
+                at_once = 2 * workers if caller.heard.is_set() else 1
+                free = islice(source, max(at_once - len(flying), 0))
                 flying |= {pool.submit(caller.answer, item, body) for item, body in free}
             if not flying:
                 return
-            finished, flying = wait(flying, return_when=FIRST_COMPLETED)
-            answered = [future.result() for future in finished]
-            blocked = blocked or any(one.blocked for one in answered)
-            yield answered
+            finished, flying = wait(flying, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            if finished:
+                yield [future.result() for future in finished]
 
 
 @contextlib.contextmanager

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from batch_jobs.errors import WrongMoment
 from batch_jobs.lifecycle.filing import expect_folders, file_answers
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.plan import plan_of
+from batch_jobs.lifecycle.policy import mass_error, mass_rule
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Progress, Run
-from batch_jobs.models import EventName, Phase
-from batch_jobs.storage import events, jobs, leases
+from batch_jobs.models import EventName, Mode, Phase
+from batch_jobs.storage import events, items, jobs, leases
 from batch_jobs.storage.files import remove_tree
 from batch_jobs.storage.jobs import Job, lease_name
 
@@ -37,12 +40,44 @@ def approve(project: Project, task_id: str) -> None:
 def pause(run: Run, job: Job, why: str) -> None:
     """RUNNING to PAUSED: an operator must act; nothing is sent until `resume`."""
     with run.write() as connection:
-        now = jobs.get(connection, job.task_id)
-        if now.phase is not Phase.RUNNING:
-            return
+        _pause(connection, job, why)
+    write_manifest(run.project, job.task_id)
+
+
+def pause_on_mass_error(run: Run, job: Job) -> bool:
+    """Pause the job if most of what came back is one and the same error; those items are open again.
+
+    Returns:
+        Whether it is paused now.
+    """
+    with run.write() as connection:
+        error = _mass_error(connection, run, job)
+        if error is None or jobs.get(connection, job.task_id).phase is not Phase.RUNNING:
+            return False
+        code, words = error
+        number = items.reopen(connection, job.task_id, job.round_base, code)
+        why = f"{number:,} items ended in the same error ({words or code}); they are sent again after: resume"
+        _pause(connection, job, why)
+    write_manifest(run.project, job.task_id)
+    return True
+
+
+def has_mass_error(run: Run, job: Job) -> bool:
+    """Whether `pause_on_mass_error` would pause the job."""
+    with run.project.ledger.read() as connection:
+        return _mass_error(connection, run, job) is not None
+
+
+def _mass_error(connection: Connection, run: Run, job: Job) -> tuple[str, str] | None:
+    ended, errors = items.errors(connection, job.task_id, job.round_base)
+    return mass_error(ended, errors, mass_rule(run.project.settings.rounds))
+
+
+def _pause(connection: Connection, job: Job, why: str) -> None:
+    now = jobs.get(connection, job.task_id)
+    if now.phase is Phase.RUNNING:
         jobs.move(connection, now, Phase.PAUSED, message=why)
         events.add(connection, job.task_id, EventName.JOB_PAUSED, {"why": why})
-    write_manifest(run.project, job.task_id)
 
 
 def resume(project: Project, task_id: str) -> Job:
@@ -59,7 +94,8 @@ def resume(project: Project, task_id: str) -> Job:
             )
         if job.phase is Phase.PAUSED:
             jobs.move(connection, job, Phase.RUNNING, message=None)
-            jobs.change(connection, task_id, round_base=job.round + 1)
+            values = {"round": job.round + 1} if job.mode is Mode.CONCURRENT else {}
+            jobs.change(connection, task_id, round_base=job.round + 1, resumed_at=project.clock(), **values)
             events.add(connection, task_id, EventName.JOB_RESUMED)
         return jobs.get(connection, task_id)
 

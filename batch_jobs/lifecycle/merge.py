@@ -14,10 +14,10 @@ from pathlib import Path
 
 import orjson
 
-from batch_jobs.config import pick
+from batch_jobs.config import Rounds, pick
 from batch_jobs.errors import RequestRejected
 from batch_jobs.lifecycle.filing import file_answers
-from batch_jobs.lifecycle.policy import ONCE_MORE, Next, after_attempt
+from batch_jobs.lifecycle.policy import ONCE_MORE, Next, after_attempt, is_last_round, mass_error, mass_rule
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import BatchState, EventName, ItemResult, Outcome, Phase, Price, ShardState
 from batch_jobs.render.prompts import PromptModule, load_prompt, read_answer
@@ -53,7 +53,12 @@ class Tally:
     """What a merge did."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     paused_by: str | None = None
+
+    def looks_like_mass_error(self, rounds: Rounds) -> bool:
+        """Whether most of what was merged so far ended in one and the same error."""
+        return mass_error(self.outcomes.total(), self.errors, mass_rule(rounds)) is not None
 
 
 class Merger:
@@ -89,6 +94,9 @@ class Merger:
                 connection, self.job.task_id, list(endings.values()), round_no=round_no, attempts=int(not counted)
             )
         self.tally.outcomes.update(ending.last_outcome for ending in endings.values())
+        self.tally.errors.update(
+            (ending.code, ending.detail) for ending in endings.values() if ending.outcome is Outcome.ERRORED
+        )
 
     def _ending(self, attempt: Attempt, record: ItemRecord) -> Ending:
         result = attempt.result
@@ -152,14 +160,20 @@ def checked_result(prompt: PromptModule, result: ItemResult) -> ItemResult:
     return replace(result, text=orjson.dumps(answer).decode())
 
 
+def last_round(run: Run, job: Job, round_no: int) -> bool:
+    """Whether nothing is sent again after this round."""
+    rounds = run.project.settings.rounds
+    age = run.project.clock() - (job.resumed_at or job.started_at or job.created_at)
+    return is_last_round(round_no - job.round_base + 1, rounds.max, age, rounds.max_hours)
+
+
 def merge_shard(run: Run, job: Job, shard: Shard) -> Tally:
     """Merge a fetched shard: every item of it ends this round with exactly one outcome."""
     project = run.project
     folder = project.workspace.raw_results(job.task_id, shard.round, shard.shard)
     with project.ledger.read() as connection:
         records = items.of_shard(connection, job.task_id, shard.round, shard.shard)
-    last_round = shard.round - job.round_base + 1 >= project.settings.rounds.max
-    merger = Merger(run, job, last_round=last_round)
+    merger = Merger(run, job, last_round=last_round(run, job, shard.round))
     codec = codec_for(project.entry(job.provider).dialect, job.endpoint)
     files = sorted(folder.glob("*.jsonl"))
     seen, doubled, problems = _ids(codec, files, shard, records)

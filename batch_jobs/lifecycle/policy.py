@@ -1,4 +1,4 @@
-"""What is sent again, and when to look again: pure decisions, in one place.
+"""What is sent again, when a job pauses, and when to look again: pure decisions, in one place.
 
 | how an attempt ended                    | then                                             |
 | --------------------------------------- | ------------------------------------------------ |
@@ -11,19 +11,28 @@
 | errored, account (quota, billing)       | the job pauses; again after `resume`             |
 | expired, missing, cancelled             | again; final when the job itself was cancelled   |
 
-Nothing is sent in more than `rounds.max` rounds.
+Nothing is sent in more than `rounds.max` rounds, and no round is begun after `rounds.max_hours`; both count anew from
+a `resume`. Where many items ended in one and the same error (`rounds.equal_errors_min` of them, and
+`rounds.equal_errors_share` of all that came back), not the items are at fault: the job pauses, and `resume` sends them
+again.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from batch_jobs.config import Rounds
 from batch_jobs.models import ItemResult, Outcome
 from providers.codes import QUOTA_CODES
 
 WIDEN_FACTOR = 4
 ONCE_MORE = frozenset({Outcome.INVALID, Outcome.TRUNCATED})
+_OUR_CODES = frozenset({"doubled_id"})
+_VARYING = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 _NOT_EXECUTED = frozenset({Outcome.EXPIRED, Outcome.MISSING, Outcome.CANCELLED})
 
 
@@ -55,6 +64,54 @@ def after_attempt(result: ItemResult, before: Outcome | None, *, last_round: boo
     if result.outcome in _NOT_EXECUTED or result.transient:
         return Next.AGAIN
     return Next.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class MassRule:
+    """From when on equal errors are not the items' own.
+
+    Attributes:
+        min_items: so many items with one error.
+        share: so large a part of all items that came back.
+    """
+
+    min_items: int
+    share: float
+
+
+def mass_rule(rounds: Rounds) -> MassRule:
+    """The rule that config.json sets."""
+    return MassRule(rounds.equal_errors_min, rounds.equal_errors_share)
+
+
+def mass_error(ended: int, errors: Mapping[tuple[str, str], int], rule: MassRule) -> tuple[str, str] | None:
+    """The error that hit the job as a whole, if there is one.
+
+    Args:
+        ended: items that came back, well or not.
+        errors: items that ended in an error, by (code, the provider's words).
+        rule: from when on.
+
+    Returns:
+        The error's code and the words of one of its items. Words that differ in numbers and ids only are equal.
+    """
+    alike: Counter[tuple[str, str]] = Counter()
+    words: dict[tuple[str, str], str] = {}
+    for (code, detail), number in errors.items():
+        key = code, _VARYING.sub("#", detail.lower())
+        alike[key] += number
+        words.setdefault(key, detail)
+    if not alike:
+        return None
+    key, number = alike.most_common(1)[0]
+    if key[0] in _OUR_CODES or number < rule.min_items or number < rule.share * ended:
+        return None
+    return key[0], words[key]
+
+
+def is_last_round(rounds_done: int, max_rounds: int, age_seconds: float, max_hours: float) -> bool:
+    """Whether no further round may follow, by number or by time, both since the job began or was resumed."""
+    return rounds_done >= max_rounds or age_seconds > max_hours * 3600
 
 
 @dataclass(frozen=True, slots=True)

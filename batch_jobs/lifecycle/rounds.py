@@ -1,4 +1,7 @@
-"""Rounds: which open items go into which shard, as files that are complete before the ledger speaks of them."""
+"""Rounds: which open items go into which shard, as files that are complete before the ledger speaks of them.
+
+What another job of the store has got answered meanwhile is adopted; what another has under way is waited for.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import closing
 
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.run import Run
+from batch_jobs.lifecycle.sharing import Overtaken, Sorted, adopt, sort_out, still_free, tell_waits
 from batch_jobs.models import EventName, Outcome, ShardState
 from batch_jobs.render.bodies import BodyReader, cut
 from batch_jobs.render.items import PlannedItem, read_items
@@ -19,18 +23,30 @@ from providers.connect import codec_for
 from providers.contract import Codec
 
 
-def open_round(run: Run, job: Job) -> int:
+def open_round(run: Run, job: Job) -> Sorted:
     """Put every open item that is in no shard of the job's round into one. May be run again after a crash.
 
     Returns:
-        Shards made now.
+        What was found: the items that went into shards now, and those that wait for another job.
     """
+    while True:
+        with run.project.ledger.read() as connection:
+            found = sort_out(run, job, connection, items.unassigned(connection, job.task_id, job.round))
+        adopt(run, job, found.answered)
+        try:
+            _make_shards(run, job, found.free)
+        except Overtaken:
+            continue  # another job took, or answered, one of these items since; look again
+        tell_waits(run, job, found.held)
+        return found
+
+
+def _make_shards(run: Run, job: Job, waiting: Sequence[int]) -> None:
+    if not waiting:
+        return
     project, made = run.project, 0
     with project.ledger.read() as connection:
-        waiting = items.unassigned(connection, job.task_id, job.round)
         next_shard = len(shards.of_job(connection, job.task_id, job.round))
-    if not waiting:
-        return 0
     limits = project.limits(job.provider)
     codec = codec_for(run.project.entry(job.provider).dialect, job.endpoint)
     overhead = len(codec.encode_line(custom_id(key_of(job.task_id, job.round, 9999), waiting[-1]), b""))
@@ -40,7 +56,6 @@ def open_round(run: Run, job: Job) -> int:
             chosen = [next(source) for _ in range(count)]
             _make_shard(run, job, next_shard + made, chosen, reader, codec)
             made += 1
-    return made
 
 
 def planned_items(run: Run, job: Job, chosen: Sequence[int]) -> Generator[PlannedItem, None, None]:
@@ -64,7 +79,11 @@ def body_of(reader: BodyReader, codec: Codec, job: Job, planned: PlannedItem, la
 
 
 def _make_shard(run: Run, job: Job, number: int, chosen: list[PlannedItem], reader: BodyReader, codec: Codec) -> None:
-    """Write one shard's file, then record it and its items in one commit."""
+    """Write one shard's file, then record it and its items in one commit.
+
+    Raises:
+        Overtaken: an item of it is another job's by now.
+    """
     workspace, key = run.project.workspace, key_of(job.task_id, job.round, number)
     path = workspace.shard(job.task_id, job.round, number)
     numbers = [planned.item for planned in chosen]
@@ -90,6 +109,7 @@ def _make_shard(run: Run, job: Job, number: int, chosen: list[PlannedItem], read
         rendered_at=run.project.clock(),
     )
     with run.write() as connection:
+        still_free(run, job, connection, [planned.fingerprint for planned in chosen])
         items.assign(connection, job.task_id, numbers, job.round, number)
         shards.add(connection, shard)
         if number == 0:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from batch_jobs.errors import BatchJobsError, JobHeld, StoreError
+from batch_jobs.errors import BatchJobsError, JobHeld, StoreError, SyncFailed
 from batch_jobs.lifecycle.advance import Advanced, Came, advance
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Notify, Progress, nobody
@@ -105,6 +105,10 @@ class Poller:
         except JobHeld:
             self.notify(Progress(task_id, "held", 0, 0, "another process works on this job"))
             self.watch(task_id, HELD_SECONDS)
+        except SyncFailed as error:
+            logger.critical("poller.sync_failed", extra={"task_id": task_id, "data": {"why": error.message}})
+            self.stop.set()
+            self._tell(task_id, error)
         except BatchJobsError as error:
             logger.error("poller.job_failed", extra={"task_id": task_id, "data": {"why": error.message}})
             self._tell(task_id, error)
@@ -117,6 +121,8 @@ class Poller:
         else:
             if advanced.came is Came.WAIT:
                 self.watch(task_id, advanced.seconds)
+                for other in advanced.waits_for:  # whose process may be gone; what it has under way is needed here
+                    self.watch(other)
             else:
                 self._tell(task_id, advanced)
 

@@ -19,6 +19,7 @@ from batch_jobs.errors import StoreError
 
 BUSY_SECONDS = 60
 READER = "batch_jobs_reader"
+SYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
 
 
 def open_sqlite(path: Path) -> Engine:
@@ -46,7 +47,13 @@ def open_sqlite(path: Path) -> Engine:
 
 @contextlib.contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """One write transaction: durable when the block ends, undone when it raises."""
+    """One write transaction: durable when the block ends, undone when it raises.
+
+    Raises:
+        StoreError: the disk is full, or can't be written.
+        SyncFailed: data could not be made durable, now or ever before in this process.
+    """
+    system.require_durable()
     with _errors_of(engine), engine.begin() as connection:
         yield connection
 
@@ -64,6 +71,8 @@ def _errors_of(engine: Engine) -> Iterator[None]:
         yield
     except DatabaseError as error:
         reason = str(error.orig)
+        if getattr(error.orig, "sqlite_errorname", "") in SYNC_ERRORS:
+            system.sync_failed(str(engine.url.database), reason)
         fix = {
             "database or disk is full": "free some space, then run the same command again",
             "attempt to write a readonly database": "check the file's owner and rights",

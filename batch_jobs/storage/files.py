@@ -23,7 +23,13 @@ CHUNK_BYTES = 1 << 20
 
 @contextlib.contextmanager
 def store_errors(place: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a StoreError that says where and what to do."""
+    """Turn an OSError of the block into a StoreError that says where and what to do.
+
+    Raises:
+        StoreError: the disk is full, or there is no right to write.
+        SyncFailed: data could not be made durable, in this block or ever before in this process.
+    """
+    system.require_durable()
     try:
         yield
     except OSError as error:
@@ -49,8 +55,7 @@ def atomic_file(target: Path) -> Iterator[IO[bytes]]:
         try:
             with temp.open("xb") as handle:
                 yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
+                system.sync_file(handle, temp)
             os.replace(temp, target)
             system.sync_folder(target.parent)
         except BaseException:
@@ -73,7 +78,7 @@ def adopt(temp: Path, target: Path) -> None:
     """Make a finished temp file of the same file system durable under its final name."""
     with store_errors(target):
         with temp.open("rb+") as handle:
-            os.fsync(handle.fileno())
+            system.sync_file(handle, temp)
         os.replace(temp, target)
         system.sync_folder(target.parent)
 

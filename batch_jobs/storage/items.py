@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, select, update
 
 from batch_jobs.models import Outcome
 from batch_jobs.storage.schema import items
@@ -70,14 +70,31 @@ def add_all(connection: Connection, task_id: str, fingerprints: Iterable[tuple[i
     return total
 
 
-def unassigned(connection: Connection, task_id: str, round_no: int) -> list[int]:
-    """Open items that are in no shard of this round yet, ascending."""
-    query = select(items.c.item).where(
-        items.c.task_id == task_id,
-        items.c.outcome.is_(None),
-        (items.c.round.is_(None)) | (items.c.round < round_no),
+def unassigned(connection: Connection, task_id: str, round_no: int) -> Iterator[tuple[int, bytes]]:
+    """Open items that are in no shard of this round yet, ascending, each with its fingerprint; streamed."""
+    return _pairs(connection, task_id, (items.c.round.is_(None)) | (items.c.round < round_no))
+
+
+def unanswered(connection: Connection, task_id: str) -> Iterator[tuple[int, bytes]]:
+    """Every open item, ascending, with its fingerprint; streamed."""
+    return _pairs(connection, task_id)
+
+
+def _pairs(connection: Connection, task_id: str, *conditions: ColumnElement[bool]) -> Iterator[tuple[int, bytes]]:
+    query = select(items.c.item, items.c.fingerprint)
+    query = query.where(items.c.task_id == task_id, items.c.outcome.is_(None), *conditions)
+    for row in connection.execute(query.order_by(items.c.item)):
+        yield row.item, row.fingerprint
+
+
+def adopt(connection: Connection, task_id: str, chosen: Sequence[int]) -> None:
+    """End open items whose answer another job has got; one that was never sent counts as known."""
+    query = update(items).where(
+        items.c.task_id == task_id, items.c.item == bindparam("which"), items.c.outcome.is_(None)
     )
-    return list(connection.execute(query.order_by(items.c.item)).scalars())
+    never_sent = case((items.c.attempts == 0, 1), else_=items.c.known)
+    values = query.values(outcome=Outcome.SUCCEEDED, last_outcome=Outcome.SUCCEEDED, known=never_sent)
+    connection.execute(values, [{"which": item} for item in chosen])
 
 
 def assign(connection: Connection, task_id: str, chosen: Sequence[int], round_no: int, shard_no: int) -> None:
@@ -159,6 +176,30 @@ def close_open(connection: Connection, task_id: str, otherwise: Outcome) -> int:
     """End every open item with its last outcome, or `otherwise` where it was never attempted."""
     query = update(items).where(items.c.task_id == task_id, items.c.outcome.is_(None))
     return connection.execute(query.values(outcome=func.coalesce(items.c.last_outcome, otherwise))).rowcount
+
+
+def errors(connection: Connection, task_id: str, since_round: int) -> tuple[int, Counter[tuple[str, str]]]:
+    """How the attempts of a job went since a round: items that had one, and how many ended in which error.
+
+    Returns:
+        Items with a result of those rounds; items whose error is final, by (code, detail).
+    """
+    tried = (items.c.task_id == task_id) & (items.c.merged_round >= since_round)
+    total = connection.execute(select(func.count()).where(tried)).scalar() or 0
+    query = select(items.c.code, items.c.detail, func.count()).where(tried, items.c.outcome == Outcome.ERRORED)
+    rows = connection.execute(query.group_by(items.c.code, items.c.detail))
+    return total, Counter({(code or "", detail or ""): number for code, detail, number in rows})
+
+
+def reopen(connection: Connection, task_id: str, since_round: int, code: str) -> int:
+    """Open the items again that ended in an error of this code since a round: not they were at fault."""
+    query = update(items).where(
+        items.c.task_id == task_id,
+        items.c.merged_round >= since_round,
+        items.c.outcome == Outcome.ERRORED,
+        items.c.code == code,
+    )
+    return connection.execute(query.values(outcome=None)).rowcount
 
 
 def counts(connection: Connection, task_id: str) -> Counter[str]:

@@ -28,6 +28,7 @@ class Job:
         output_columns: field of the answer -> name of the column in the output file.
         source_path: where a CLI user's file lies, so that the output can go beside it.
         round_base: the round the job was last resumed in; `rounds.max` counts from there.
+        resumed_at: when it was last resumed; `rounds.max_hours` counts from there.
         plan: the figures of the plan, once made.
         autostart: goes on to sending without being asked (the API; `--yes`).
         delivered: where the output file was put, each with its sha256.
@@ -66,6 +67,7 @@ class Job:
     started_at: float | None = None
     updated_at: float = 0.0
     done_at: float | None = None
+    resumed_at: float | None = None
 
     @property
     def status(self) -> Status:

@@ -86,7 +86,12 @@ def release(engine: Engine, lease: Lease) -> None:
 def current_holder(engine: Engine, name: str, now: float) -> str | None:
     """Who holds the lease now, or None."""
     with reading(engine) as connection:
-        row = connection.execute(select(leases).where(leases.c.name == name)).one_or_none()
+        return holder_of(connection, name, now)
+
+
+def holder_of(connection: Connection, name: str, now: float) -> str | None:
+    """`current_holder`, within a transaction."""
+    row = connection.execute(select(leases).where(leases.c.name == name)).one_or_none()
     return row.holder if row is not None and row.expires_at > now and not _is_dead(row.holder) else None
 
 

@@ -6,10 +6,11 @@ against each other.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import JSON, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 ledger = MetaData()
 cache = MetaData()
+_UNDER_WAY = text("outcome IS NULL AND round IS NOT NULL")
 
 jobs = Table(
     "jobs",
@@ -46,6 +47,7 @@ jobs = Table(
     Column("started_at", Float),
     Column("updated_at", Float, nullable=False),
     Column("done_at", Float),
+    Column("resumed_at", Float),
     Index("jobs_by_upload", "file_sha256"),
 )
 
@@ -65,6 +67,7 @@ items = Table(
     Column("code", Text),
     Column("detail", Text),
     Index("items_by_shard", "task_id", "round", "shard"),
+    Index("items_under_way", "fingerprint", sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY),
     sqlite_with_rowid=False,
 )
 
@@ -97,6 +100,7 @@ provider_batches = Table(
     Column("submitted_at", Float),
     Column("ended_at", Float),
     Column("merged_at", Float),
+    Column("discarded_at", Float),
 )
 
 calls = Table(

@@ -23,6 +23,7 @@ class Shard:
     Attributes:
         shard_key: travels with the create, so that a lost one can be found again.
         creates: how many create POSTs were begun for it.
+        discarded_at: when the provider was told to delete its files of this batch.
         was_unknown: a create once ended without a clear answer, so a late double may still appear.
     """
 
@@ -52,6 +53,7 @@ class Shard:
     submitted_at: float | None = None
     ended_at: float | None = None
     merged_at: float | None = None
+    discarded_at: float | None = None
 
 
 def key_of(task_id: str, round_no: int, shard_no: int) -> str:

@@ -177,6 +177,7 @@ class FakeProvider:
         self.posts: list[str] = []
         self.cancelled: list[str] = []
         self.looked: list[str] = []
+        self.discarded: list[str] = []
         self.uploads = 0
         self.executed: list[ItemResult] = []
         self.tried: Counter[str] = Counter()
@@ -231,6 +232,11 @@ class FakeProvider:
             raise RequestRejected(f"Cannot cancel a batch with status '{batch.state}'.", status=400)
         batch.state = BatchState.CANCELLING
         self.cancelled.append(batch_id)
+
+    def discard(self, batch_id: str, file_id: str | None) -> None:
+        self.before("discard", batch_id)
+        assert self.batches[batch_id].state.terminal
+        self.discarded.append(batch_id)
 
     def complete(self, body: bytes) -> ItemResult:
         sent = Sent("", orjson.loads(body))

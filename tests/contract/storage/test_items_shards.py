@@ -29,7 +29,7 @@ def test_new_items_are_open_and_known_ones_are_not(ledger: Ledger) -> None:
     add_items(ledger, 5, known=2)
     with ledger.read() as connection:
         assert items.open_items(connection, TASK_ID) == [2, 3, 4]
-        assert items.unassigned(connection, TASK_ID, 0) == [2, 3, 4]
+        assert [item for item, _ in items.unassigned(connection, TASK_ID, 0)] == [2, 3, 4]
         assert items.counts(connection, TASK_ID) == {"open": 3, "succeeded": 2, "known": 2}
         assert list(items.fingerprints(connection, TASK_ID)) == [(0, b"%032d" % 0), (1, b"%032d" % 1)]
 
@@ -46,8 +46,8 @@ def test_an_assigned_item_is_in_one_shard_of_a_round(ledger: Ledger) -> None:
     add_items(ledger)
     with ledger.write() as connection:
         items.assign(connection, TASK_ID, [0, 3], 0, 7)
-        assert items.unassigned(connection, TASK_ID, 0) == [1, 2, 4]
-        assert items.unassigned(connection, TASK_ID, 1) == [0, 1, 2, 3, 4]
+        assert [item for item, _ in items.unassigned(connection, TASK_ID, 0)] == [1, 2, 4]
+        assert [item for item, _ in items.unassigned(connection, TASK_ID, 1)] == [0, 1, 2, 3, 4]
         found = items.of_shard(connection, TASK_ID, 0, 7)
         assert {item: record.attempts for item, record in found.items()} == {0: 1, 3: 1}
         items.assign(connection, TASK_ID, [3], 1, 0)
