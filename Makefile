@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check format lint types lock lock-check serve clean
+.PHONY: setup demo test soak check format lint types lock lock-check serve clean
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
@@ -16,7 +16,11 @@ demo: $(READY)
 	$(BIN)/batch-jobs run --file examples/external_loss.csv --task summarize --data-case external_loss --mode batch --sandbox --yes
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
+
+# The long proofs: kills, storage faults and simulated jobs by the thousand. About half an hour on two cores.
+soak: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --timeout 1800
 
 check: format lint types lock-check test
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.faults import figures
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 KEY_VARIABLES = (
     *("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY"),
@@ -18,6 +20,22 @@ KEY_VARIABLES = (
 )
 for name in KEY_VARIABLES:
     os.environ.pop(name, None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the record of figures anew; workers of xdist append to their starter's."""
+    if not hasattr(config, "workerinput"):
+        figures.DEFAULT.unlink(missing_ok=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures that the proofs noted."""
+    noted = figures.noted()
+    if noted:
+        terminalreporter.section("figures")
+    for line in noted:
+        values = ", ".join(f"{name} {value}" for name, value in line.items() if name != "name")
+        terminalreporter.write_line(f"{line['name']}: {values}")
 
 
 @pytest.fixture
