@@ -106,6 +106,7 @@ _JOB_EXAMPLES: dict[str, Any] = {
     "round": 0,
     "provider_state": "in_progress",
     "unknown_outcomes": 0,
+    "waits_for": {},
     "batch_done": 240,
     "batch_total": 240,
     "eta_seconds": 1200.0,
@@ -151,6 +152,9 @@ class JobDocument(BaseModel):
     round: int
     provider_state: str | None = Field(description="The provider's own word for the batch under way.")
     unknown_outcomes: int = Field(description="Batches of which it is not known whether the provider accepted them.")
+    waits_for: dict[str, int] = Field(
+        description="Items that other jobs of the store have under way, and whose answers this one takes, by task_id."
+    )
     batch_done: int = Field(description="Finished items of the round, by the provider's count.")
     batch_total: int
     eta_seconds: float | None = Field(description="Remaining time, where it can be told.")

@@ -124,6 +124,9 @@ def status_lines(view: JobView) -> list[str]:
     if view.unknown_outcomes:
         text = f"{count(view.unknown_outcomes, 'batch')} may or may not have been accepted; being looked for"
         lines.append(line("unknown", text, "yellow"))
+    for other, number in view.waits_for.items():
+        text = f"for {count(number, 'item')} that job {other[:12]} has under way; its answers are taken, not paid again"
+        lines.append(line("waits", text, "yellow"))
     if view.output:
         lines.append(line("file", view.output))
     return lines

@@ -12,7 +12,7 @@ from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.manifest import iso
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import JobOutcome, Mode, Outcome, Phase, ShardState, Status
-from batch_jobs.storage import calls, items, jobs, shards
+from batch_jobs.storage import calls, claims, items, jobs, shards
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 
@@ -35,7 +35,7 @@ _JSON_FIELDS = (
         "simulated",
     ),
     *("file_name", "rows", "items", "sent", "from_cache", "succeeded", "failed", "reasons", "round", "provider_state"),
-    *("unknown_outcomes", "batch_done", "batch_total", "eta_seconds", "output"),
+    *("unknown_outcomes", "waits_for", "batch_done", "batch_total", "eta_seconds", "output"),
 )
 
 
@@ -47,6 +47,7 @@ class JobView:
         items: distinct requests; `sent` of them went (or will go) to the provider, `from_cache` were known.
         answered_items: items with a valid answer so far, known ones included.
         succeeded, failed: rows, once the output is written; they sum up to `rows`.
+        waits_for: items that other jobs of the store have under way, whose answers this one waits for, by task_id.
         batch_done, batch_total: the provider's counts of the round under way.
         eta_seconds: remaining time, where it can be told.
         output: the finished file as it was delivered, else the copy in batch_output.
@@ -78,6 +79,7 @@ class JobView:
     round: int
     provider_state: str | None
     unknown_outcomes: int
+    waits_for: dict[str, int]
     batch_done: int
     batch_total: int
     eta_seconds: float | None
@@ -126,10 +128,12 @@ def view(project: Project, task_id: str) -> JobView:
         of_job = shards.of_job(connection, task_id)
         spent = calls.spent(connection, task_id)
         typical = shards.typical_seconds(connection, job.provider, job.model, simulated=job.simulated)
+        waits_for = claims.waited_for(connection, task_id) if job.phase is Phase.RUNNING else {}
     return JobView(
         **_of_job(project, job),
         **_of_items(job, counts),
         **_of_shards(job, of_job, typical, project.clock()),
+        waits_for=waits_for,
         calls=spent.calls,
         input_tokens=spent.input_tokens,
         cached_tokens=spent.cached_tokens,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func, not_, or_, select, update
 
 from batch_jobs.models import Phase
 from batch_jobs.storage import leases
@@ -34,10 +34,8 @@ def held_by_others(connection: Connection, task_id: str, fingerprints: Sequence[
     for start in range(0, len(fingerprints), CHUNK):
         query = select(items.c.fingerprint, items.c.task_id, items.c.shard).where(
             items.c.fingerprint.in_(fingerprints[start : start + CHUNK]),
-            items.c.outcome.is_(None),
-            items.c.round.is_not(None),
-            or_(items.c.merged_round.is_(None), items.c.merged_round < items.c.round),
             items.c.task_id != task_id,
+            *_under_way(items),
         )
         for fingerprint, other, shard in connection.execute(query):
             if shard == CALLS and other not in alive:
@@ -45,6 +43,27 @@ def held_by_others(connection: Connection, task_id: str, fingerprints: Sequence[
             if shard != CALLS or alive[other]:
                 held[fingerprint] = other
     return held
+
+
+def waited_for(connection: Connection, task_id: str) -> dict[str, int]:
+    """For which other jobs this one waits: task_id -> items that the other has under way and this one needs."""
+    if not _others_run(connection, task_id):
+        return {}
+    mine, theirs = items.alias("mine"), items.alias("theirs")
+    query = (
+        select(theirs.c.task_id, func.count(mine.c.item.distinct()))
+        .join(theirs, theirs.c.fingerprint == mine.c.fingerprint)
+        .where(mine.c.task_id == task_id, mine.c.outcome.is_(None), not_(and_(*_under_way(mine))))
+        .where(theirs.c.task_id != task_id, *_under_way(theirs))
+        .group_by(theirs.c.task_id)
+    )
+    return {str(other): int(number) for other, number in connection.execute(query)}
+
+
+def _under_way(table: FromClause) -> tuple[ColumnElement[bool], ...]:
+    """An item is in a shard, or with the pool, and what became of it is not merged yet."""
+    unmerged = or_(table.c.merged_round.is_(None), table.c.merged_round < table.c.round)
+    return table.c.outcome.is_(None), table.c.round.is_not(None), unmerged
 
 
 def _others_run(connection: Connection, task_id: str) -> bool:

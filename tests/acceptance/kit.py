@@ -41,6 +41,12 @@ class Sandbox:
         with urllib.request.urlopen(f"{self.url}/sandbox/{path}", timeout=10) as reply:
             return json.loads(reply.read())
 
+    def put_behaviour(self, behaviour: dict[str, Any]) -> None:
+        """Change what it does, from now on."""
+        body = json.dumps(behaviour).encode()
+        request = urllib.request.Request(f"{self.url}/sandbox/behaviour", body, method="PUT")
+        urllib.request.urlopen(request, timeout=10).close()
+
     def environ(self, key: str | None = None) -> dict[str, str]:
         """What points the three SDKs at it; a key of its own keeps a test's batches apart."""
         chosen = key or f"test-{uuid.uuid4().hex}"

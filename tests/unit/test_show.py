@@ -70,6 +70,7 @@ def a_job(**changes: Any) -> Job:
 def a_view(**changes: Any) -> JobView:
     values: dict[str, Any] = dict.fromkeys(JobView.__slots__)
     values.update(dict.fromkeys(["rows", "items", "sent", "from_cache", "answered_items", "failed_items"], 0))
+    values["waits_for"] = {}
     values.update(dict.fromkeys(["succeeded", "failed", "cells_changed", "round", "unknown_outcomes", "calls"], 0))
     values.update(dict.fromkeys(["batch_done", "batch_total", "input_tokens", "cached_tokens", "output_tokens"], 0))
     values.update(reasons={}, first_failures=[], cost_usd=0.0, price_known=True, seconds=0.0, simulated=False)
@@ -256,10 +257,11 @@ def test_the_status_of_a_concurrent_job() -> None:
 
 
 def test_what_somebody_has_to_do_is_said() -> None:
-    text = standing(message="top up the account", unknown_outcomes=1, output="/x/out.csv")
+    text = standing(message="top up the account", unknown_outcomes=1, waits_for={"b" * 32: 40}, output="/x/out.csv")
     assert "needs you" in text
     assert "top up the account" in text
     assert "1 batch may or may not have been accepted" in text
+    assert "for 40 items that job bbbbbbbbbbbb has under way" in text
     assert "/x/out.csv" in text
 
 

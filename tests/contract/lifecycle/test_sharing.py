@@ -49,6 +49,8 @@ def test_items_under_way_for_another_job_are_waited_for_and_their_answers_adopte
     assert advanced.came is Came.WAIT
     assert advanced.waits_for == (world.task_id,)
     assert [len(batch.requests) for batch in world.provider.batches.values()] == [ITEMS, 2]
+    assert view(second.project, second.task_id).waits_for == {world.task_id: ITEMS}
+    assert view(world.project, world.task_id).waits_for == {}
     assert [event.data for event in second.named(EventName.ITEMS_WAITING)] == [{"for": world.task_id, "items": ITEMS}]
     world.provider.end = world.provider.complete_batch
     assert world.run() is Came.DONE
@@ -56,6 +58,7 @@ def test_items_under_way_for_another_job_are_waited_for_and_their_answers_adopte
     assert sum(len(batch.requests) for batch in world.provider.batches.values()) == ITEMS + 2
     assert [event.data["items"] for event in second.named(EventName.ITEMS_ADOPTED)] == [ITEMS]
     seen = view(second.project, second.task_id)
+    assert seen.waits_for == {}
     assert (seen.items, seen.sent, seen.from_cache, seen.failed) == (ITEMS + 2, 2, ITEMS, 1)
     assert second.spent.calls == 2
     assert {row["what"]: row["summary"] for row in second.output()}["event-6"] == "about event-6"
