@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ WARM = (
     *("apscheduler.executors.pool", "tenacity", "tqdm", "batch_jobs.render.pool", "batch_jobs.output.table"),
 )
 END_SECONDS = 120.0
+ROOT = Path(__file__).resolve().parents[2]
 FORKS_WELL = {"jemalloc_bg_thd"}
 """Threads of libraries that look after themselves in a fork."""
 
@@ -55,7 +57,9 @@ class Zygote:
         self.folder = folder
         environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1", **({"LD_PRELOAD": str(preload)} if preload else {})}
         command = [sys.executable, "-m", "tests.faults.zygote"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        self._process = subprocess.Popen(  # unbuffered: a line that was read ahead is one that select() does not see
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, cwd=ROOT, bufsize=0
+        )
         assert self._answer(END_SECONDS) == {"ready": True}
 
     def run(
@@ -78,6 +82,8 @@ class Zygote:
             end_seconds: a run that takes longer is a failure.
         """
         out = self.folder / f"{uuid.uuid4().hex}.out"
+        for path in (out, out.with_suffix(".err")):
+            path.touch()  # a run may be killed before it has a chance to
         request = {"argv": [str(a) for a in arguments], "cwd": str(cwd), "environ": environ, "out": str(out)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({**request, "arm": arm}).encode() + b"\n")
@@ -176,6 +182,8 @@ def _settle(request: dict[str, Any]) -> None:
         os.dup2(handle, number)
         os.close(handle)
     sys.argv = ["batch-jobs", *request["argv"]]
+    if os.environ.get("PYTHONWARNINGS") == "error":
+        warnings.simplefilter("error")
 
 
 def _main() -> int:
