@@ -6,7 +6,7 @@ All three SDKs ride on httpx2, whose own exceptions reach us from streams and fr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -156,14 +156,26 @@ def translated(translate: Translate) -> Iterator[None]:
         raise ours from error
 
 
-@contextmanager
-def gone_is_fine() -> Iterator[None]:
-    """Delete what may be gone already."""
-    try:
-        yield
-    except RequestRejected as error:
-        if error.status != 404:
-            raise
+def delete_each(names: Iterable[str], delete: Callable[[str], object], gone: tuple[int, ...] = (404,)) -> None:
+    """Delete files, each with one request; one that can't be deleted does not keep the others.
+
+    Args:
+        names: the files; an empty name is none.
+        delete: deletes one; raises ProviderError.
+        gone: statuses that say that a file is gone already, which is fine.
+
+    Raises:
+        ProviderError: the first failure, once all were tried.
+    """
+    failures: list[ProviderError] = []
+    for name in dict.fromkeys(filter(None, names)):
+        try:
+            delete(name)
+        except ProviderError as error:
+            if error.status not in gone:
+                failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def reply_object(content: bytes) -> dict[str, Any]:

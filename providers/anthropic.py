@@ -31,7 +31,7 @@ from providers._transport import (
     BLOCK_BYTES,
     CLOCK_SKEW_SECONDS,
     answered_error,
-    gone_is_fine,
+    delete_each,
     opened,
     parse_time,
     provider_error,
@@ -54,7 +54,7 @@ STATES = {
 COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 _ITEM_STATUSES = frozenset({400, 413, 422})
 _PAGE = 100
-_PROOFS = 5
+_PROOFS = 50
 _BEFORE, _AFTER = b'{"requests":[', b"]}"
 
 ERRORS: tuple[tuple[type[Exception], type[ProviderError]], ...] = (
@@ -145,15 +145,19 @@ class AnthropicProvider:
             after = views[-1].batch_id
 
     def owns(self, view: BatchView, shard: ShardFile) -> bool | None:
-        """Compare the first custom_ids of the results with the shard's key; None while there are no results yet."""
-        if not view.state.terminal:
+        """Look for the shard's key in the first custom_ids of the results; None while there is none to look at.
+
+        One id proves it: lines under unknown ids, and unreadable ones, may stand among the shard's own.
+        """
+        if not view.state.terminal or not self._batch(view.batch_id).get("results_url"):
             return None
         with (
             self._translated(),
             self._client.messages.batches.with_streaming_response.results(view.batch_id) as response,
         ):
-            ids = [_custom_id(line) for line in islice(response.http_response.iter_lines(), _PROOFS)]
-        return bool(ids) and all(custom_id.startswith(f"{shard.key}-i") for custom_id in ids)
+            lines = islice(response.http_response.iter_lines(), _PROOFS)
+            ids = [custom_id for line in lines if (custom_id := _custom_id(line))]
+        return any(custom_id.startswith(f"{shard.key}-i") for custom_id in ids) if ids else None
 
     def check(self, batch_id: str) -> BatchView:
         """Ask for one batch."""
@@ -188,7 +192,10 @@ class AnthropicProvider:
 
     def discard(self, batch_id: str, file_id: str | None) -> None:  # noqa: ARG002
         """Delete the batch with its results; Anthropic keeps no other file of it."""
-        with gone_is_fine(), self._translated():
+        delete_each((batch_id,), self._delete)
+
+    def _delete(self, batch_id: str) -> None:
+        with self._translated():
             self._client.messages.batches.with_raw_response.delete(batch_id)
 
     def complete(self, body: bytes) -> ItemResult:

@@ -23,11 +23,13 @@ QUOTA_CODES = frozenset(
         "contract_spend_limit_reached",
         "linked_organization_spend_limit_reached",
         "linked_organization_billing_unavailable",
+        "quota_exhausted",
     }
 )
 """Codes that say money or quota is used up: of a whole call, or of single items of a batch.
 
-Sources: OpenAI error codes guide; the error details of the anthropic SDK (`types/shared`).
+Sources: OpenAI error codes guide; the error details of the anthropic SDK (`types/shared`). `quota_exhausted` is ours,
+for Gemini's 429 that names a used-up quota and no time to come back.
 """
 
 RATE_CODES = frozenset({"rate_limit_exceeded", "token_limit_exceeded", "ramp_limit_exceeded"})

@@ -27,7 +27,7 @@ from providers._reading import as_count, as_dict, as_dicts, as_text
 from providers._transport import (
     answered_error,
     check_size,
-    gone_is_fine,
+    delete_each,
     opened,
     parse_time,
     reply_object,
@@ -83,6 +83,8 @@ def translate(error: Exception, secret: str) -> ProviderError | None:
     inner = _inner_error(error)
     reasons = [as_text(detail.get("reason")) for detail in as_dicts(inner.get("details"))]
     code = "API_KEY_INVALID" if "API_KEY_INVALID" in reasons else as_text(inner.get("status"))
+    if _quota_used_up(inner):
+        code = "quota_exhausted"
     headers = getattr(error.response, "headers", None)
     words = as_text(inner.get("message")) or as_text(error.message)
     ours = answered_error(words, status=as_count(error.code), code=code, secret=secret, headers=headers)
@@ -95,6 +97,12 @@ def _inner_error(error: genai_errors.APIError) -> dict[str, Any]:
     """The error object of an answer, with or without its outer shell."""
     details = as_dict(error.details)
     return as_dict(details.get("error")) or details
+
+
+def _quota_used_up(inner: dict[str, Any]) -> bool:
+    """Whether waiting does not help: a `google.rpc.QuotaFailure` that names no time after which to come back."""
+    kinds = {as_text(detail.get("@type")).rpartition(".")[2] for detail in as_dicts(inner.get("details"))}
+    return "QuotaFailure" in kinds and "RetryInfo" not in kinds
 
 
 def _retry_delay(inner: dict[str, Any]) -> float | None:
@@ -246,12 +254,14 @@ class GeminiProvider:
         """Delete the input file, and the result file where the API lets it be deleted.
 
         A result file's id is longer than the 40 characters that the delete route takes (python-genai#1759).
+        A file that is gone is answered with 403, "or it may not exist".
         """
         results = as_text(_output(self._get(batch_id)).get("responsesFile"))
-        for name in dict.fromkeys((file_id or "", results)):
-            if name:
-                with gone_is_fine(), self._translated():
-                    self._client.files.delete(name=name)
+        delete_each((file_id or "", results), self._delete, gone=(403, 404))
+
+    def _delete(self, name: str) -> None:
+        with self._translated():
+            self._client.files.delete(name=name)
 
     def complete(self, body: bytes) -> ItemResult:
         """Make one call now; continuation by further calls is off.

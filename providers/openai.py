@@ -30,7 +30,7 @@ from providers._transport import (
     CLOCK_SKEW_SECONDS,
     answered_error,
     check_size,
-    gone_is_fine,
+    delete_each,
     opened,
     parse_time,
     provider_error,
@@ -197,10 +197,11 @@ class OpenAIProvider:
         """Delete the input, output and error file."""
         batch = self._batch(batch_id)
         named = (file_id or batch.get("input_file_id"), batch.get("output_file_id"), batch.get("error_file_id"))
-        for name in dict.fromkeys(as_text(each) for each in named):
-            if name:
-                with gone_is_fine(), self._translated():
-                    self._client.files.with_raw_response.delete(name)
+        delete_each((as_text(name) for name in named), self._delete)
+
+    def _delete(self, file_id: str) -> None:
+        with self._translated():
+            self._client.files.with_raw_response.delete(file_id)
 
     def complete(self, body: bytes) -> ItemResult:
         """Make one call now, with exactly these bytes."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from batch_jobs.errors import ProviderError, RequestRejected, StoreError
 from batch_jobs.lifecycle.run import Run
-from batch_jobs.models import BatchState, BatchView, EventName, ShardState
+from batch_jobs.models import BatchState, BatchView, EventName, Phase, ShardState
 from batch_jobs.storage import events, jobs, shards
 from batch_jobs.storage.files import sha256_of
 from batch_jobs.storage.jobs import Job
@@ -79,8 +79,11 @@ def mark_unknown(run: Run, job: Job, shard: Shard, why: str) -> Shard:
 def reconcile(run: Run, job: Job, shard: Shard) -> Shard:
     """Settle an unknown outcome: adopt the batch if the provider has it; after the quarantine, send again.
 
+    An Anthropic batch that has ended without a readable line can be neither proved nor disproved: the job then stays as
+    it is, for all to see, and its operator may cancel it.
+
     Returns:
-        The shard: submitted (found), rendered (certainly not there), or still unknown.
+        The shard: submitted (found), rendered (certainly not there, or given up by a cancel), or still unknown.
     """
     provider = run.project.provider(job)
     asked_at = run.project.clock()
@@ -90,7 +93,7 @@ def reconcile(run: Run, job: Job, shard: Shard) -> Shard:
         owns = provider.owns(view, shard_file(run, shard))
         if owns:
             return _record(run, job, shard, view, EventName.SHARD_FOUND)
-        undecided = undecided or owns is None
+        undecided = undecided or (owns is None and not (job.phase is Phase.CANCELLING and view.state.terminal))
     assert shard.unknown_at is not None
     waited_out = asked_at - shard.unknown_at >= run.project.settings.submission.quarantine_seconds
     if undecided or not waited_out:

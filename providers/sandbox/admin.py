@@ -14,9 +14,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from .behaviour import Behaviour
-from .handling import reply
+from .handling import owner_of, reply
 from .sandbox import Sandbox
 from .wires import settle_all
+
+MOST_SECONDS = 10 * 365 * 86_400
 
 
 def _sandbox(request: Request) -> Sandbox:
@@ -33,10 +35,12 @@ def router() -> APIRouter:
     made.add_api_route("/healthz", healthz, methods=["GET"], response_model=None)
     made.add_api_route("/bill", bill, methods=["GET"], response_model=None)
     made.add_api_route("/creates", creates, methods=["GET"], response_model=None)
+    made.add_api_route("/files", files, methods=["GET"], response_model=None)
     made.add_api_route("/calls", calls, methods=["GET"], response_model=None)
     made.add_api_route("/behaviour", show_behaviour, methods=["GET"], response_model=None)
     made.add_api_route("/behaviour", set_behaviour, methods=["PUT"], response_model=None)
     made.add_api_route("/forget", forget, methods=["POST"], response_model=None)
+    made.add_api_route("/forward", forward, methods=["POST"], response_model=None)
     return made
 
 
@@ -78,6 +82,33 @@ def creates(box: Box) -> Response:
     return reply({"counts": counts, "total": len(listed), "creates": listed})
 
 
+def files(box: Box, key: str = "") -> Response:
+    """Show every file that nobody has deleted, oldest first; with a key only those of that key.
+
+    Results of Anthropic count as one file under their batch's id.
+    """
+    settle_all(box)
+    found = box.state.kept_files()
+    if key:
+        found = [file for file in found if file.owner == owner_of(file.dialect, key)]
+    counts: dict[str, int] = {}
+    for file in found:
+        counts[file.dialect.value] = counts.get(file.dialect.value, 0) + 1
+    listed = [
+        {
+            "dialect": file.dialect,
+            "file_id": file.file_id,
+            "name": file.name,
+            "purpose": file.purpose,
+            "bytes": file.bytes,
+            "created_at": _utc(file.created_at),
+            "owner": file.owner,
+        }
+        for file in found
+    ]
+    return reply({"counts": counts, "total": len(listed), "bytes": sum(file.bytes for file in found), "files": listed})
+
+
 def calls(box: Box) -> Response:
     """Count the requests by dialect and route, refused ones too."""
     return reply(box.state.calls())
@@ -103,6 +134,13 @@ def forget(box: Box) -> Response:
     """Clear the request counters and the hits of faults; files, batches and the bill stay."""
     box.state.forget()
     return reply({"status": "ok"})
+
+
+def forward(box: Box, seconds: float) -> Response:
+    """Put the sandbox's clock forward, so that nobody has to wait for what is due later."""
+    if not 0 <= seconds < MOST_SECONDS:
+        return reply({"error": f"seconds must be from 0 to {MOST_SECONDS}."}, status=422)
+    return reply({"ahead_seconds": box.forward(seconds)})
 
 
 def _utc(moment: float) -> str:

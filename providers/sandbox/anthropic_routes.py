@@ -118,7 +118,7 @@ def delete(box: Sandbox, incoming: Incoming) -> Response:
 def results(box: Sandbox, incoming: Incoming) -> Response:
     """Send the results as JSON lines."""
     batch = _batch(box, incoming)
-    if not batch.settled or shows_unknown_state(batch, box.clock()):
+    if not batch.settled or batch.plan.no_files or shows_unknown_state(batch, box.clock()):
         raise Refused(Problem(404, f"Batch {batch.batch_id} has no available results. (simulated)"))
     return batches.send_file(box, incoming, result_path(box, batch, "output"), "application/x-jsonl")
 
@@ -163,5 +163,5 @@ def _batch_body(box: Sandbox, incoming: Incoming, batch: BatchRow) -> Body:
         "ended_at": _rfc3339(ends_at(batch)) if ended else None,
         "cancel_initiated_at": _rfc3339(cancelled_at) if cancelled_at is not None else None,
         "archived_at": None,
-        "results_url": url if ended else None,
+        "results_url": url if ended and not batch.plan.no_files else "" if batch.plan.empty_ids else None,
     }

@@ -6,23 +6,23 @@ A route adds only its provider's words.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import orjson
 from starlette.responses import FileResponse, Response
 
-from . import faults
-from .behaviour import FaultKind
+from .behaviour import DOWNLOAD_KINDS, FaultKind
 from .execute import settle
+from .faults import Subject, batch_faults, delay_seconds, file_faults, plan_batch
 from .gate import Ending
 from .handling import Incoming
 from .intake import Scan
 from .records import BatchRow, End, FileRow
 from .sandbox import Sandbox
 from .timeline import Stage, done_items, stage
-from .wire import Body, Problem, Refused
+from .wire import Body, Problem, Refused, file_contains, file_hash, short_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,15 @@ def accept(
     box: Sandbox, incoming: Incoming, *, batch_id: str, scan: Scan, input_path: str, spec: Body, endpoint: str = ""
 ) -> BatchRow:
     """Make a batch durable; a scan with problems makes one that fails."""
-    behaviour, dialect = box.behaviour, incoming.wire.dialect
-    take = partial(box.state.take_hit, subject=batch_id)
-    plan = faults.plan_batch(behaviour, dialect, incoming.contains, take)
+    subject = _subject(box, incoming, batch_id, input_path, spec)
+    met = batch_faults(box.behaviour, subject)
+    plan = plan_batch(box.behaviour, met, subject)
     if scan.problems:
         plan = replace(plan, end=End.FAILED, problems=tuple(scan.problems))
-    created_at = box.clock() + incoming.accepted_in
+    created_at = box.clock() + delay_seconds(incoming.late, subject.lot)
     batch = BatchRow(
         batch_id=batch_id,
-        dialect=dialect,
+        dialect=subject.dialect,
         owner=incoming.owner,
         created_at=created_at,
         model=scan.model,
@@ -69,19 +69,22 @@ def accept(
         input_path=input_path,
         plan=plan,
         endpoint=endpoint,
-        listed_at=created_at + _list_lag(box, incoming, batch_id),
+        listed_at=created_at + delay_seconds(met.get(FaultKind.LIST_LAG), subject.lot),
         spec=spec,
     )
     box.state.add_batch(batch)
     return batch
 
 
-def _list_lag(box: Sandbox, incoming: Incoming, batch_id: str) -> float:
+def _subject(box: Sandbox, incoming: Incoming, batch_id: str, input_path: str, spec: Body) -> Subject:
+    """Give the new batch as faults see it; what stands for it is its content, not its id."""
+
+    def lot() -> str:
+        named = orjson.dumps([spec.get("metadata"), spec.get("display_name")]).decode()
+        return short_hash(named, file_hash(box.state.folder / input_path))
+
     take = partial(box.state.take_hit, subject=batch_id)
-    lag = faults.file_fault(box.behaviour, incoming.wire.dialect, FaultKind.LIST_LAG, incoming.contains, take)
-    if lag is None:
-        return 0.0
-    return 1.0 if lag.seconds is None else lag.seconds
+    return Subject(incoming.wire.dialect, incoming.contains, take, lot)
 
 
 def find(box: Sandbox, incoming: Incoming, batch_id: str, missing: Problem) -> BatchRow:
@@ -120,13 +123,15 @@ def page(box: Sandbox, incoming: Incoming, *, limit: int, after: str = "", befor
 
 def progress(box: Sandbox, batch: BatchRow) -> Progress:
     """Give the counts of a batch, or the lies it was told to show."""
-    outcome = batch.outcome
-    shown = Progress(batch.total, outcome.succeeded, outcome.errored, outcome.cancelled, outcome.expired)
+    outcome, plan = batch.outcome, batch.plan
+    total = batch.total + 7 if plan.total_lies else batch.total
     if not batch.settled:
-        shown = Progress(batch.total, done_items(batch, box.clock()), 0, 0, 0)
-    if batch.plan.counts_lie:
-        shown = Progress(batch.total + 7, max(0, shown.succeeded - 1) + 5, shown.errored + 3, 0, 0)
-    return shown
+        return Progress(total, done_items(batch, box.clock()), 0, 0, 0)
+    if plan.counts_lie and outcome.succeeded == batch.total:
+        return Progress(total, 0, total, 0, 0)
+    if plan.counts_lie:
+        return Progress(total, total, 0, 0, 0)
+    return Progress(total, outcome.succeeded, outcome.errored, outcome.cancelled, outcome.expired)
 
 
 def cancel(box: Sandbox, batch: BatchRow) -> BatchRow:
@@ -140,28 +145,41 @@ def cancel(box: Sandbox, batch: BatchRow) -> BatchRow:
 
 def keep_file(box: Sandbox, incoming: Incoming, source: Path, file: FileRow) -> FileRow | None:
     """Keep an uploaded file under its id; None when the id is taken."""
-    take = partial(box.state.take_hit, subject=file.file_id)
-    contains: Callable[[str], bool] = incoming.contains
-    lag = faults.file_fault(box.behaviour, file.dialect, FaultKind.FILE_NOT_READY, contains, take)
-    seconds = 0.0 if lag is None else 1.0 if lag.seconds is None else lag.seconds
-    kept = replace(file, ready_at=file.created_at + seconds)
-    shutil.move(source, box.state.folder / file.path)
+    subject = _file_subject(box, incoming, source, file.file_id)
+    met = file_faults(box.behaviour, {FaultKind.FILE_NOT_READY}, subject)
+    kept = replace(file, ready_at=file.created_at + delay_seconds(met.get(FaultKind.FILE_NOT_READY), subject.lot))
+    path = box.state.folder / file.path
+    shutil.move(source, path)
     if box.state.add_file(kept):
         return kept
-    (box.state.folder / file.path).unlink()
+    path.unlink()
     return None
 
 
 def send_file(box: Sandbox, incoming: Incoming, path: Path, media_type: str) -> Response:
     """Send a result file, whole or as its faults want it."""
-    take = partial(box.state.take_hit, subject=box.new_id())
-    cut = faults.file_fault(box.behaviour, incoming.wire.dialect, FaultKind.DOWNLOAD_TRUNCATED, incoming.contains, take)
+    met = file_faults(box.behaviour, DOWNLOAD_KINDS, _file_subject(box, incoming, path, box.new_id()))
+    cut, stalled = met.get(FaultKind.DOWNLOAD_TRUNCATED), met.get(FaultKind.DOWNLOAD_STALLED)
     if cut is not None and cut.code == "no_newline":
         with path.open("rb") as handle:
             return Response(handle.read(max(0, path.stat().st_size - 20)), media_type=media_type)
+    mischief = incoming.mischief
+    mischief.cut_after = path.stat().st_size // 2
     if cut is not None:
-        incoming.mischief.ending, incoming.mischief.cut_after = Ending.CUT, path.stat().st_size // 2
+        mischief.ending = Ending.CUT
+    elif stalled is not None:
+        mischief.ending, mischief.hold_seconds = Ending.STALL, stalled.seconds or 0.0
     return FileResponse(path, media_type=media_type)
+
+
+def _file_subject(box: Sandbox, incoming: Incoming, path: Path, name: str) -> Subject:
+    """Give a file on its way in or out as faults see it: the request, and what the file holds."""
+
+    def contains(text: str) -> bool:
+        return incoming.contains(text) or file_contains(path, text)
+
+    take = partial(box.state.take_hit, subject=name)
+    return Subject(incoming.wire.dialect, contains, take, lambda: file_hash(path))
 
 
 def whole_number(text: str, default: int, least: int, most: int) -> int:

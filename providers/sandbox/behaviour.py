@@ -31,15 +31,15 @@ class Route(StrEnum):
     CALL = "call"  # one single call
     ITEM = "item"  # one request inside a batch
     CANCEL = "cancel"  # stop a batch
-    FILE = "file"  # get, list or delete files
-    DELETE = "delete"  # delete a batch
+    FILE = "file"  # get or list files
+    DELETE = "delete"  # delete a file or a batch
 
 
 class FaultKind(StrEnum):
     """What can go wrong; the comment is the effect."""
 
     REPLY_LOST = "reply_lost"  # accepted, then the connection closes without an answer
-    ACCEPT_LATE = "accept_late"  # the reply is lost now, the batch appears `seconds` later
+    ACCEPT_LATE = "accept_late"  # the reply is lost now, the batch appears `seconds` (1) later
     SERVER_ERROR = "server_error"  # `status` (503), not accepted
     ACCEPTED_THEN_500 = "accepted_then_500"  # accepted, then `status` (500)
     CONNECTION_RESET = "connection_reset"  # TCP reset, not accepted
@@ -47,16 +47,23 @@ class FaultKind(StrEnum):
     QUOTA_EXHAUSTED = "quota_exhausted"  # the provider's word for no money or no quota
     AUTH_REFUSED = "auth_refused"  # `status` (401, Gemini 403)
     SLOW_REPLY = "slow_reply"  # the answer comes `seconds` (1) later
+    SLOW_DRIP = "slow_drip"  # the answer's bytes come a few at a time, over `seconds` (1)
     HANG = "hang"  # no answer for `seconds` (until the client gives up), not accepted
-    BATCH_FAILS = "batch_fails"  # the whole batch fails with `code` (token_limit_exceeded)
+    BATCH_FAILS = "batch_fails"  # accepted, then the whole batch fails with `code` (token_limit_exceeded)
     BATCH_EXPIRES = "batch_expires"  # `share` (0.5) of the items is done before
+    BATCH_CANCELLED = "batch_cancelled"  # stopped by someone else when `share` (0.5) of the items is done
     BATCH_SLOW = "batch_slow"  # takes `seconds` (1) longer
     LIST_LAG = "list_lag"  # shows in lists only after `seconds` (1)
     UNKNOWN_STATE = "unknown_state"  # a state nobody documented, for `seconds` (until the end)
-    COUNTS_LIE = "counts_lie"  # the counts of the batch are wrong
+    COUNTS_LIE = "counts_lie"  # the counts of the ended batch are wrong; code=total: its size too, from the start
+    DISORDER = "disorder"  # results in the reverse order of the requests
     ONLY_ERROR_FILE = "only_error_file"  # every item fails with `status` (500)
+    NO_FILES = "no_files"  # executed and billed, but it ends without any result file
+    EMPTY_IDS = "empty_ids"  # a result file that isn't there is "" instead of null
+    LONG_FILE_ID = "long_file_id"  # an output file that can be downloaded, but not deleted (Gemini)
     FILE_NOT_READY = "file_not_ready"  # a new file can't be used for `seconds` (1)
     DOWNLOAD_TRUNCATED = "download_truncated"  # cut short; code=no_newline: complete length, cut last line
+    DOWNLOAD_STALLED = "download_stalled"  # half of it, then nothing for `seconds` (until the client gives up)
     ITEM_MISSING = "item_missing"  # no line for the item, not executed
     ITEM_DOUBLED = "item_doubled"  # its line comes twice
     ITEM_UNKNOWN_ID = "item_unknown_id"  # one more line under an unsent id; code=replace: instead of its own
@@ -69,20 +76,45 @@ class FaultKind(StrEnum):
     BAD_LINE = "bad_line"  # one more unreadable line; code=replace: instead of the item's own
 
 
-BATCH_KINDS = frozenset(
+REQUEST_ENDS = frozenset(
     {
-        FaultKind.BATCH_FAILS,
-        FaultKind.BATCH_EXPIRES,
-        FaultKind.BATCH_SLOW,
-        FaultKind.LIST_LAG,
-        FaultKind.UNKNOWN_STATE,
-        FaultKind.COUNTS_LIE,
-        FaultKind.ONLY_ERROR_FILE,
+        *(FaultKind.REPLY_LOST, FaultKind.ACCEPT_LATE, FaultKind.ACCEPTED_THEN_500),
+        *(FaultKind.SERVER_ERROR, FaultKind.CONNECTION_RESET, FaultKind.HANG),
+        *(FaultKind.RATE_LIMITED, FaultKind.QUOTA_EXHAUSTED, FaultKind.AUTH_REFUSED),
     }
 )
-ITEM_KINDS = frozenset(kind for kind in FaultKind if kind.startswith("item_")) | {FaultKind.BAD_LINE}
-FILE_KINDS = frozenset({FaultKind.FILE_NOT_READY, FaultKind.DOWNLOAD_TRUNCATED})
-ROUTE_KINDS = frozenset(FaultKind) - BATCH_KINDS - ITEM_KINDS - FILE_KINDS
+"""What becomes of a request: it meets one of these at most."""
+ROUTE_KINDS = REQUEST_ENDS | {FaultKind.SLOW_REPLY, FaultKind.SLOW_DRIP}
+
+BATCH_ENDS = frozenset({FaultKind.BATCH_FAILS, FaultKind.BATCH_EXPIRES, FaultKind.BATCH_CANCELLED})
+"""How a batch ends: it meets one of these at most."""
+BATCH_KINDS = BATCH_ENDS | {
+    *(FaultKind.BATCH_SLOW, FaultKind.LIST_LAG, FaultKind.UNKNOWN_STATE, FaultKind.COUNTS_LIE),
+    *(FaultKind.DISORDER, FaultKind.ONLY_ERROR_FILE, FaultKind.NO_FILES, FaultKind.EMPTY_IDS),
+    FaultKind.LONG_FILE_ID,
+}
+
+CALL_KINDS = frozenset(
+    {
+        *(FaultKind.ITEM_ERROR, FaultKind.ITEM_STATUS_ZERO),
+        *(FaultKind.ITEM_REFUSED, FaultKind.ITEM_TRUNCATED, FaultKind.ITEM_INVALID_JSON),
+    }
+)
+"""Faults of items that a single call can meet too."""
+ITEM_ENDS = CALL_KINDS | {FaultKind.ITEM_MISSING, FaultKind.ITEM_EXPIRED}
+"""How an item ends: it meets one of these at most."""
+LINE_KINDS = frozenset({FaultKind.ITEM_DOUBLED, FaultKind.ITEM_UNKNOWN_ID, FaultKind.BAD_LINE})
+"""What happens to an item's line, however the item ended."""
+ITEM_KINDS = ITEM_ENDS | LINE_KINDS
+
+DOWNLOAD_KINDS = frozenset({FaultKind.DOWNLOAD_TRUNCATED, FaultKind.DOWNLOAD_STALLED})
+"""A download meets one of these at most."""
+
+ONLY: dict[FaultKind, frozenset[Dialect]] = {
+    FaultKind.FILE_NOT_READY: frozenset({Dialect.OPENAI, Dialect.GEMINI}),  # Anthropic knows no files
+    FaultKind.LONG_FILE_ID: frozenset({Dialect.GEMINI}),
+}
+"""Kinds that not every dialect knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +127,14 @@ class Fault:
         route: only for this kind of request; None for those it makes sense for.
         match: only where this text occurs: in path, query or body of a request, in custom_id or body of an item.
         share: 0 to 1, of items by a hash of their custom_id (of other requests by a hash of path and body); for
-            `batch_expires` the share of items that are done before.
+            `batch_expires` and `batch_cancelled` the share of items that are done before.
         times: only the first n hits, counted durably until the behaviour is set anew.
         seconds: see the kind.
+        jitter: a delay is drawn between 0 and `seconds`, the same each time for the same content.
         status: HTTP status, see the kind.
         code: the provider's error code, or a variant, see the kind.
+        message: the provider's words, instead of the usual ones.
+        line: of the input file, for `batch_fails`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
@@ -111,8 +146,11 @@ class Fault:
     share: float | None = None
     times: int | None = None
     seconds: float | None = None
+    jitter: bool = False
     status: int | None = None
     code: str | None = None
+    message: str | None = None
+    line: int | None = None
 
     @property
     def key(self) -> str:

@@ -9,11 +9,11 @@ from functools import partial
 
 from starlette.responses import Response
 
-from . import faults
+from .faults import Subject, call_faults
 from .handling import Incoming, refusal, reply
 from .items import Asker, answered, bill_line
 from .sandbox import Sandbox
-from .wire import Place, Problem, Refused, short_hash
+from .wire import Place, Problem, Refused
 
 
 def single_call(box: Sandbox, incoming: Incoming, place: Place) -> Response:
@@ -31,11 +31,8 @@ def single_call(box: Sandbox, incoming: Incoming, place: Place) -> Response:
         return refused
     body = incoming.json()
     ident = box.new_id()
-    met = {}
-    if box.behaviour.faults:
-        lot = short_hash(incoming.body.hex())
-        take = partial(box.state.take_hit, subject=ident)
-        met = faults.call_faults(box.behaviour, wire.dialect, incoming.contains, take, lot)
+    take = partial(box.state.take_hit, subject=ident)
+    met = call_faults(box.behaviour, Subject(wire.dialect, incoming.contains, take, incoming.lot))
     done = answered(box, wire, body, place, Asker(incoming.owner, f"call/{ident}"), met)
     if isinstance(done, Problem):
         raise Refused(done)

@@ -24,6 +24,8 @@ from .timeline import done_items, ends_at, is_due, was_cancelled
 from .wire import Unrun, Wire, share_of
 
 BILL_CHUNK = 500
+LONG_STEM = 36
+"""With `batch-` before it, such an id is longer than the 40 characters that Gemini can delete."""
 
 
 def settle(box: Sandbox, wire: Wire, batch: BatchRow) -> BatchRow:
@@ -104,7 +106,9 @@ def _write(handle: BinaryIO, end: ItemEnd) -> None:
 
 def _order(batch: BatchRow, count: int) -> list[int]:
     order = list(range(count))
-    if batch.plan.shuffle and count > 1:
+    if batch.plan.reverse:
+        order.reverse()
+    elif batch.plan.shuffle and count > 1:
         order.sort(key=lambda index: share_of(batch.batch_id, str(index)))
         if order == sorted(order):
             order.reverse()
@@ -113,6 +117,8 @@ def _order(batch: BatchRow, count: int) -> list[int]:
 
 def _keeps_nothing(batch: BatchRow) -> bool:
     """Gemini hands out nothing of an expired or cancelled batch."""
+    if batch.plan.no_files:
+        return True
     spoiled = was_cancelled(batch) or batch.plan.end is End.EXPIRED
     return batch.dialect is Dialect.GEMINI and spoiled
 
@@ -125,14 +131,12 @@ def _result_files(box: Sandbox, batch: BatchRow) -> list[FileRow]:
         if not _partial(path).exists():
             continue
         os.replace(_partial(path), path)
-        if not path.stat().st_size and batch.dialect is Dialect.OPENAI:
+        if (not path.stat().st_size and batch.dialect is Dialect.OPENAI) or batch.spec.get("inline"):
             continue
         now = ends_at(batch)
-        stem = batch.batch_id.rsplit("_", 1)[-1].rsplit("/", 1)[-1]
-        openai = batch.dialect is Dialect.OPENAI
         files.append(
             FileRow(
-                file_id=f"file-sim-{kind[:3]}-{stem}" if openai else f"files/batch-{stem}",
+                file_id=_file_id(batch, kind),
                 dialect=batch.dialect,
                 owner=batch.owner,
                 name=f"{batch.batch_id.replace('/', '_')}_{kind}.jsonl",
@@ -144,6 +148,18 @@ def _result_files(box: Sandbox, batch: BatchRow) -> list[FileRow]:
             )
         )
     return files
+
+
+def _file_id(batch: BatchRow, kind: str) -> str:
+    """Name a result file in its provider's way; Anthropic's have no name but their batch's."""
+    stem = batch.batch_id.rsplit("_", 1)[-1].rsplit("/", 1)[-1]
+    match batch.dialect:
+        case Dialect.OPENAI:
+            return f"file-sim-{kind[:3]}-{stem}"
+        case Dialect.ANTHROPIC:
+            return batch.batch_id
+        case Dialect.GEMINI:
+            return f"files/batch-{stem.ljust(LONG_STEM, '0') if batch.plan.long_file_id else stem}"
 
 
 def result_path(box: Sandbox, batch: BatchRow, kind: str) -> Path:

@@ -1,140 +1,193 @@
 """Which faults a request, a batch or an item meets: decisions only, nothing is done here.
 
-Every choice follows from hashes and durable counters, so the same run meets the same faults.
+Every choice follows from hashes and durable counters, so the same run meets the same faults. Only a fault that takes
+effect uses up one of its `times`: a list of faults is a script.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 
 from batch_jobs.models import BatchProblem, Dialect
 
-from .behaviour import BATCH_KINDS, ITEM_KINDS, ROUTE_KINDS, Behaviour, Fault, FaultKind, Route
+from .behaviour import (
+    BATCH_ENDS,
+    BATCH_KINDS,
+    CALL_KINDS,
+    DOWNLOAD_KINDS,
+    ITEM_ENDS,
+    ITEM_KINDS,
+    LINE_KINDS,
+    ONLY,
+    REQUEST_ENDS,
+    ROUTE_KINDS,
+    Behaviour,
+    Fault,
+    FaultKind,
+    Route,
+)
 from .records import BatchPlan, End
+from .validation import LINE_CODES, MESSAGES
 from .wire import share_of
 
-Take = Callable[[Fault], bool]
-"""Uses one of a fault's `times`; False when they are used up."""
-
 _ACCEPTING = frozenset({FaultKind.REPLY_LOST, FaultKind.ACCEPT_LATE, FaultKind.ACCEPTED_THEN_500})
+_DONE_SHARE = frozenset({FaultKind.BATCH_EXPIRES, FaultKind.BATCH_CANCELLED})
+_EXECUTED = frozenset({FaultKind.ITEM_REFUSED, FaultKind.ITEM_TRUNCATED, FaultKind.ITEM_INVALID_JSON})
 _TOKEN_LIMIT = "token_limit_exceeded"
-
-
-def route_faults(
-    behaviour: Behaviour, dialect: Dialect, route: Route, contains: Callable[[str], bool], take: Take, lot: str
-) -> list[Fault]:
-    """Give the faults that one HTTP request meets.
-
-    Args:
-        behaviour: in force.
-        dialect: of the request.
-        route: of the request.
-        contains: tells whether the request holds a text.
-        take: uses up one of a fault's `times`.
-        lot: stands for the request where a fault hits a share of them.
-    """
-    wanted = (fault for fault in behaviour.faults if fault.kind in ROUTE_KINDS and _on_route(fault, dialect, route))
-    return [fault for fault in wanted if _matches(fault, contains, lot) and take(fault)]
-
-
-def file_fault(
-    behaviour: Behaviour, dialect: Dialect, kind: FaultKind, contains: Callable[[str], bool], take: Take
-) -> Fault | None:
-    """Give the fault of this kind that an upload or a download meets."""
-    wanted = (fault for fault in behaviour.faults if fault.kind is kind and fault.dialect in {None, dialect})
-    return next((fault for fault in wanted if _matches(fault, contains, "") and take(fault)), None)
-
-
-def plan_batch(behaviour: Behaviour, dialect: Dialect, contains: Callable[[str], bool], take: Take) -> BatchPlan:
-    """Decide a new batch's life from the behaviour in force."""
-    plan = BatchPlan(
-        seconds=behaviour.batch_seconds,
-        shuffle=behaviour.shuffle,
-        item_faults=tuple(
-            fault for fault in behaviour.faults if fault.kind in ITEM_KINDS and _on_route(fault, dialect, Route.ITEM)
-        ),
-    )
-    for fault in behaviour.faults:
-        if fault.kind not in BATCH_KINDS or fault.dialect not in {None, dialect}:
-            continue
-        whole = replace(fault, share=None) if fault.kind is FaultKind.BATCH_EXPIRES else fault
-        if _matches(whole, contains, "") and take(fault):
-            plan = _with(plan, fault, dialect)
-    return plan
-
-
-def _with(plan: BatchPlan, fault: Fault, dialect: Dialect) -> BatchPlan:
-    """Write a batch fault into a plan; LIST_LAG is not part of it."""
-    if fault.kind is FaultKind.BATCH_FAILS and dialect is Dialect.ANTHROPIC:
-        return _all_errored(plan, fault)  # Anthropic knows no failed batch: every request of it is errored
-    change = _CHANGES.get(fault.kind)
-    return change(plan, fault) if change else plan
-
-
-def _all_errored(plan: BatchPlan, fault: Fault) -> BatchPlan:
-    every = Fault(FaultKind.ITEM_ERROR, status=fault.status, code=fault.code)
-    return replace(plan, item_faults=(every, *plan.item_faults))
-
-
-def _failed(plan: BatchPlan, fault: Fault) -> BatchPlan:
-    code = fault.code or _TOKEN_LIMIT
-    return replace(plan, end=End.FAILED, problems=(BatchProblem(code, _failure_message(code)),))
-
-
-def _or(value: float | None, usual: float) -> float:
-    return usual if value is None else value
-
-
-_CHANGES: dict[FaultKind, Callable[[BatchPlan, Fault], BatchPlan]] = {
-    FaultKind.BATCH_FAILS: _failed,
-    FaultKind.ONLY_ERROR_FILE: _all_errored,
-    FaultKind.BATCH_EXPIRES: lambda plan, fault: replace(plan, end=End.EXPIRED, done_share=_or(fault.share, 0.5)),
-    FaultKind.BATCH_SLOW: lambda plan, fault: replace(plan, seconds=plan.seconds + _or(fault.seconds, 1.0)),
-    FaultKind.UNKNOWN_STATE: lambda plan, fault: replace(plan, unknown_until=_or(fault.seconds, plan.seconds)),
-    FaultKind.COUNTS_LIE: lambda plan, _: replace(plan, counts_lie=True),
+_GROUPS: dict[FaultKind, str] = {
+    **dict.fromkeys(REQUEST_ENDS, "request"),
+    **dict.fromkeys(BATCH_ENDS, "batch"),
+    **dict.fromkeys(ITEM_ENDS, "item"),
+    **dict.fromkeys(DOWNLOAD_KINDS, "download"),
 }
 
-
-def _failure_message(code: str) -> str:
-    if code == _TOKEN_LIMIT:
-        return (
-            "Enqueued token limit reached for this model in organization org-sim. Limit: 2,000,000 enqueued tokens. "
-            "Please try again once some in_progress batches have been completed. (simulated)"
-        )
-    return f"The batch failed: {code}. (simulated)"
+Met = dict[FaultKind, Fault]
+"""The faults that take effect, by kind."""
 
 
-def item_faults(
-    faults: Iterable[Fault], custom_id: str, contains: Callable[[str], bool], take: Take
-) -> dict[FaultKind, Fault]:
-    """Give the faults that one item meets, by kind; the first of a kind counts."""
-    met: dict[FaultKind, Fault] = {}
-    for fault in faults:
-        if fault.kind not in met and _matches(fault, contains, custom_id) and take(fault):
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a fault may hit.
+
+    Attributes:
+        dialect: of the request, batch or item.
+        contains: tells whether it holds a text.
+        take: uses up one of a fault's `times`; False when they are used up.
+        lot: stands for it where a fault hits a share, or draws a delay; called only then.
+    """
+
+    dialect: Dialect
+    contains: Callable[[str], bool]
+    take: Callable[[Fault], bool]
+    lot: Callable[[], str]
+
+
+def route_faults(behaviour: Behaviour, route: Route, request: Subject) -> Met:
+    """Give the faults that one HTTP request meets."""
+    return _met((each for each in _of(behaviour, ROUTE_KINDS) if _on_route(each, route)), request)
+
+
+def file_faults(behaviour: Behaviour, kinds: Collection[FaultKind], file: Subject) -> Met:
+    """Give the faults of these kinds that an uploaded or a downloaded file meets."""
+    return _met(_of(behaviour, kinds), file)
+
+
+def batch_faults(behaviour: Behaviour, batch: Subject) -> Met:
+    """Give the faults that a new batch meets as a whole."""
+    return _met(_of(behaviour, BATCH_KINDS), batch)
+
+
+def item_faults(plan: BatchPlan, item: Subject, *, executed: bool) -> Met:
+    """Give the faults that one item of a batch meets.
+
+    Args:
+        plan: of its batch.
+        item: which.
+        executed: False when the batch ended before its turn: then only its line can be hit.
+    """
+    kinds = ITEM_KINDS if executed else LINE_KINDS | {FaultKind.ITEM_MISSING}
+    return _met((fault for fault in plan.item_faults if fault.kind in kinds), item)
+
+
+def call_faults(behaviour: Behaviour, call: Subject) -> Met:
+    """Give the faults of items that a single call meets."""
+    return _met((each for each in _of(behaviour, CALL_KINDS) if _on_route(each, Route.CALL)), call)
+
+
+def _of(behaviour: Behaviour, kinds: Collection[FaultKind]) -> list[Fault]:
+    return [fault for fault in behaviour.faults if fault.kind in kinds]
+
+
+def _met(wanted: Iterable[Fault], subject: Subject) -> Met:
+    """Of the faults that exclude each other, the first that hits counts; the others keep their `times`."""
+    met: Met = {}
+    decided: set[str] = set()
+    for fault in wanted:
+        group = _GROUPS.get(fault.kind, fault.kind)
+        if group not in decided and _hits(fault, subject) and subject.take(fault):
+            decided.add(group)
             met[fault.kind] = fault
     return met
 
 
-def call_faults(
-    behaviour: Behaviour, dialect: Dialect, contains: Callable[[str], bool], take: Take, lot: str
-) -> dict[FaultKind, Fault]:
-    """Give the item faults that a single call meets."""
-    wanted = [f for f in behaviour.faults if f.kind in ITEM_KINDS and _on_route(f, dialect, Route.CALL)]
-    return item_faults(wanted, lot, contains, take)
-
-
-def _on_route(fault: Fault, dialect: Dialect, route: Route) -> bool:
-    if fault.dialect not in {None, dialect}:
+def _hits(fault: Fault, subject: Subject) -> bool:
+    if fault.dialect not in {None, subject.dialect} or subject.dialect not in ONLY.get(fault.kind, frozenset(Dialect)):
         return False
+    if fault.match is not None and not subject.contains(fault.match):
+        return False
+    if fault.share is None or fault.share >= 1 or fault.kind in _DONE_SHARE:
+        return True
+    return share_of(fault.kind, subject.lot()) < fault.share
+
+
+def _on_route(fault: Fault, route: Route) -> bool:
     if fault.route is not None:
         return fault.route is route
     return route is Route.CREATE if fault.kind in _ACCEPTING else True
 
 
-def _matches(fault: Fault, contains: Callable[[str], bool], lot: str) -> bool:
-    if fault.match is not None and not contains(fault.match):
-        return False
-    if fault.share is None or fault.share >= 1:
-        return True
-    return share_of(fault.kind, lot) < fault.share
+def delay_seconds(fault: Fault | None, lot: Callable[[], str]) -> float:
+    """Give how long a fault delays: what it says, else a second; with jitter a part of that.
+
+    Args:
+        fault: None for no delay.
+        lot: stands for what is delayed; the same lot draws the same part.
+    """
+    if fault is None:
+        return 0.0
+    seconds = 1.0 if fault.seconds is None else fault.seconds
+    return seconds * share_of("jitter", fault.kind, lot()) if fault.jitter else seconds
+
+
+# -- the life of a batch --------------------------------------------------------------------------------------
+
+
+def plan_batch(behaviour: Behaviour, met: Met, batch: Subject) -> BatchPlan:
+    """Write a new batch's life from the behaviour in force and the faults it meets."""
+    later = tuple(fault for fault in _of(behaviour, ITEM_KINDS) if _on_route(fault, Route.ITEM))
+    slow = delay_seconds(met.get(FaultKind.BATCH_SLOW), batch.lot)
+    plan = BatchPlan(seconds=behaviour.batch_seconds + slow, shuffle=behaviour.shuffle, item_faults=later)
+    for fault in met.values():
+        if fault.kind is FaultKind.BATCH_FAILS and batch.dialect is Dialect.ANTHROPIC:
+            plan = _all_errored(plan, fault)  # Anthropic knows no failed batch: every request of it is errored
+        elif change := _CHANGES.get(fault.kind):
+            plan = change(plan, fault)
+    return plan
+
+
+def _all_errored(plan: BatchPlan, fault: Fault) -> BatchPlan:
+    """Let every item fail; one that is to fail in its own way keeps it."""
+    own = (each for each in plan.item_faults if each.kind not in _EXECUTED)
+    every = Fault(FaultKind.ITEM_ERROR, status=fault.status, code=fault.code, message=fault.message)
+    return replace(plan, item_faults=(*own, every))
+
+
+def _failed(plan: BatchPlan, fault: Fault) -> BatchPlan:
+    code = fault.code or _TOKEN_LIMIT
+    message = fault.message or MESSAGES.get(code, f"The batch failed: {code}. (simulated)")
+    line = 1 if fault.line is None and code in LINE_CODES else fault.line
+    return replace(plan, end=End.FAILED, problems=(BatchProblem(code, message, line),))
+
+
+def _ends(end: End) -> Callable[[BatchPlan, Fault], BatchPlan]:
+    return lambda plan, fault: replace(plan, end=end, done_share=0.5 if fault.share is None else fault.share)
+
+
+def _unknown(plan: BatchPlan, fault: Fault) -> BatchPlan:
+    return replace(plan, unknown_until=plan.seconds if fault.seconds is None else fault.seconds)
+
+
+_CHANGES: dict[FaultKind, Callable[[BatchPlan, Fault], BatchPlan]] = {
+    FaultKind.BATCH_FAILS: _failed,
+    FaultKind.BATCH_EXPIRES: _ends(End.EXPIRED),
+    FaultKind.BATCH_CANCELLED: _ends(End.CANCELLED),
+    FaultKind.UNKNOWN_STATE: _unknown,
+    FaultKind.COUNTS_LIE: lambda plan, fault: replace(plan, counts_lie=True, total_lies=fault.code == "total"),
+    FaultKind.DISORDER: lambda plan, _: replace(plan, reverse=True),
+    FaultKind.ONLY_ERROR_FILE: _all_errored,
+    FaultKind.NO_FILES: lambda plan, _: replace(plan, no_files=True),
+    FaultKind.EMPTY_IDS: lambda plan, _: replace(plan, empty_ids=True),
+    FaultKind.LONG_FILE_ID: lambda plan, _: replace(plan, long_file_id=True),
+}
+"""What each fault writes into a plan; the delays are not part of it."""

@@ -15,6 +15,8 @@ from enum import StrEnum
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SCOPE_KEY = "sandbox.mischief"
+DRIP_PIECES = 20
+"""How many pieces a body comes in that is dripped."""
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -26,6 +28,7 @@ class Ending(StrEnum):
     RESET = "reset"  # TCP reset
     HANG = "hang"  # nothing comes
     CUT = "cut"  # closed in the middle of the body
+    STALL = "stall"  # nothing more comes in the middle of the body
 
 
 @dataclass(slots=True)
@@ -35,12 +38,16 @@ class Mischief:
     Attributes:
         delay_seconds: before the reply.
         ending: how the connection fares.
-        cut_after: bytes of the body that are sent before a cut.
+        hold_seconds: how long nothing comes before it is closed; 0 until the client gives up.
+        cut_after: bytes of the body that are sent before a cut or a stall.
+        drip_seconds: over which the body comes, a few bytes at a time.
     """
 
     delay_seconds: float = 0.0
     ending: Ending = Ending.SEND
+    hold_seconds: float = 0.0
     cut_after: int = 0
+    drip_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -78,6 +85,7 @@ class _Reply:
     def __init__(self, mischief: Mischief, receive: Receive, send: Send) -> None:
         self.mischief, self.receive, self._send = mischief, receive, send
         self.left = 0
+        self.size = 0
         self.gone = False
 
     async def send(self, message: Message) -> None:
@@ -85,19 +93,40 @@ class _Reply:
             return
         if message["type"] == "http.response.start":
             await self._start(message)
-            return
-        if self.mischief.ending is Ending.CUT and message["type"] == "http.response.body":
-            body = message.get("body", b"")
+        elif message["type"] == "http.response.body":
+            await self._body(message)
+        else:
+            await self._send(message)
+
+    async def _body(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if self.mischief.ending in {Ending.CUT, Ending.STALL}:
             self.left -= len(body)
             if self.left < 0:
-                await self._send({**message, "body": body[: self.left], "more_body": True})
+                await self._pour({**message, "body": body[: self.left], "more_body": True})
+                if self.mischief.ending is Ending.STALL:
+                    await self._wait_for_goodbye()
                 await self._hang_up(reset=False)
                 return
-        await self._send(message)
+        await self._pour(message)
+
+    async def _pour(self, message: Message) -> None:
+        """Send a part of the body, at once or piece by piece."""
+        body = message.get("body", b"")
+        if not self.mischief.drip_seconds or not body:
+            await self._send(message)
+            return
+        step = max(1, self.size // DRIP_PIECES)
+        for start in range(0, len(body), step):
+            piece = body[start : start + step]
+            await asyncio.sleep(self.mischief.drip_seconds * len(piece) / max(self.size, len(body)))
+            await self._send({**message, "body": piece, "more_body": True})
+        if not message.get("more_body", False):
+            await self._send({**message, "body": b"", "more_body": False})
 
     async def _start(self, message: Message) -> None:
         mischief = self.mischief
-        if mischief.delay_seconds > 0 and mischief.ending is not Ending.HANG:
+        if mischief.delay_seconds > 0:
             await asyncio.sleep(mischief.delay_seconds)
         if mischief.ending is Ending.HANG:
             await self._wait_for_goodbye()
@@ -105,6 +134,7 @@ class _Reply:
             await self._hang_up(reset=mischief.ending is Ending.RESET)
             return
         self.left = mischief.cut_after
+        self.size = int(dict(message.get("headers", ())).get(b"content-length", b"0"))
         headers = [*message.get("headers", ()), (b"x-simulated", b"true")]
         await self._send({**message, "headers": headers})
 
@@ -113,7 +143,7 @@ class _Reply:
             while (await self.receive())["type"] != "http.disconnect":
                 pass
 
-        seconds = self.mischief.delay_seconds or None
+        seconds = self.mischief.hold_seconds or None
         try:
             await asyncio.wait_for(gone(), seconds)
         except TimeoutError:

@@ -23,6 +23,7 @@ from .wire import Body, Problem, Refused
 
 FILES_WIRE = GeminiWire()
 FILE_NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")
+LONGEST_NAME = 40
 _COPY_BYTES = 1 << 20
 
 
@@ -35,7 +36,7 @@ def file_routes(router: APIRouter, version: str) -> None:
     add(Route.FETCH, "GET", f"/{version}/files/{{file_id}}:download", download)
     add(Route.FETCH, "GET", f"/download/{version}/files/{{file_id}}:download", download)
     add(Route.FILE, "GET", f"/{version}/files/{{file_id}}", get_file)
-    add(Route.FILE, "DELETE", f"/{version}/files/{{file_id}}", delete_file)
+    add(Route.DELETE, "DELETE", f"/{version}/files/{{file_id}}", delete_file)
 
 
 def begin_upload(box: Sandbox, incoming: Incoming) -> Response:
@@ -115,8 +116,12 @@ def get_file(box: Sandbox, incoming: Incoming) -> Response:
 
 
 def delete_file(box: Sandbox, incoming: Incoming) -> Response:
-    """Delete one file."""
-    box.state.drop_file(file_of(box, incoming, incoming.params["file_id"]))
+    """Delete one file; an id of over 40 characters, which only the provider itself gives out, is refused."""
+    name = incoming.params["file_id"]
+    if len(name) > LONGEST_NAME:
+        words = "* DeleteFileRequest.name: File ID (name excluding 'files/') cannot be more than 40 characters."
+        raise Refused(Problem(400, words))
+    box.state.drop_file(file_of(box, incoming, name))
     return reply({})
 
 

@@ -23,6 +23,7 @@ from .limits import INLINE_BYTES, batch_limits, camel
 from .records import BatchRow, End
 from .sandbox import Sandbox
 from .timeline import Stage, ends_at, shows_unknown_state, stage, was_cancelled
+from .validation import MESSAGES
 from .wire import Body, Place, Problem, Refused
 
 WIRE = FILES_WIRE
@@ -156,6 +157,7 @@ def _state(box: Sandbox, batch: BatchRow) -> str:
         End.COMPLETED: "BATCH_STATE_SUCCEEDED",
         End.FAILED: "BATCH_STATE_FAILED",
         End.EXPIRED: "BATCH_STATE_EXPIRED",
+        End.CANCELLED: "BATCH_STATE_CANCELLED",
     }[batch.plan.end]
 
 
@@ -214,11 +216,19 @@ def _error(batch: BatchRow, state: str) -> Body | None:
     if state != "BATCH_STATE_FAILED":
         return None
     problem = batch.plan.problems[0]
-    code = int(problem.code) if problem.code.isdecimal() else 8 if "limit" in problem.code else 13
-    return {"code": code, "message": problem.message}
+    return {"code": _rpc_code(problem.code), "message": problem.message}
+
+
+def _rpc_code(code: str) -> int:
+    """Give Google's number for a reason: its own, an exhausted resource, or an invalid argument."""
+    if code.isdecimal():
+        return int(code)
+    return 8 if "limit" in code else 3 if code in MESSAGES else 13
 
 
 def _output(box: Sandbox, batch: BatchRow, *, whole: bool) -> Body:
+    if batch.plan.no_files:
+        return {"responsesFile": ""} if batch.plan.empty_ids else {}
     if not batch.spec["inline"]:
         return {"responsesFile": batch.outcome.output_file}
     if not whole:

@@ -132,7 +132,7 @@ class GeminiWire:
         status = _STATUSES.get(problem.status, "INTERNAL" if problem.status >= 500 else "INVALID_ARGUMENT")
         details: list[Body] = []
         if problem.code:
-            details.append({"@type": f"{_INFO}ErrorInfo", "reason": problem.code, "domain": "googleapis.com"})
+            details.append(_info(problem.code))
         if problem.kind == "quota":
             quota = {"quotaMetric": "generativelanguage.googleapis.com/generate_requests", "quotaValue": "0"}
             details.append({"@type": f"{_INFO}QuotaFailure", "violations": [quota]})
@@ -158,7 +158,12 @@ class GeminiWire:
 
 def rpc_status(problem: Problem) -> Body:
     """Write a google.rpc.Status."""
-    return {"code": _RPC_CODES.get(problem.status, 13), "message": problem.message}
+    status: Body = {"code": _RPC_CODES.get(problem.status, 13), "message": problem.message}
+    return status | ({"details": [_info(problem.code)]} if problem.code else {})
+
+
+def _info(reason: str) -> Body:
+    return {"@type": f"{_INFO}ErrorInfo", "reason": reason, "domain": "googleapis.com"}
 
 
 def _unknown(name: str, where: str) -> Problem:

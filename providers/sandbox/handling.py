@@ -22,13 +22,10 @@ from starlette.responses import Response
 from batch_jobs.models import Dialect
 
 from .behaviour import Fault, FaultKind, Route
-from .faults import route_faults
+from .faults import Met, Subject, delay_seconds, route_faults
 from .gate import SCOPE_KEY, Ending, Mischief
 from .sandbox import Sandbox
-from .wire import Body, Problem, Refused, Wire, needles, short_hash
-
-SPOOL_BYTES = 1 << 20
-"""Bodies above this go to a file."""
+from .wire import SPOOL_BYTES, Body, Problem, Refused, Wire, file_contains, file_hash, needles, short_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class Incoming:
         spool: the file that holds a long body or an upload.
         form: the other fields of a multipart form, with the upload's `filename`.
         mischief: what is to happen to the reply.
-        accepted_in: seconds until what it creates exists.
+        late: the fault that lets what it creates exist only later.
     """
 
     wire: Wire
@@ -65,7 +62,7 @@ class Incoming:
     spool: Path | None
     form: Mapping[str, str]
     mischief: Mischief
-    accepted_in: float = 0.0
+    late: Fault | None = None
 
     def json(self) -> Body:
         """Read the body as a JSON object.
@@ -85,24 +82,16 @@ class Incoming:
         """Tell whether path, query, form or body hold a text."""
         if text in self.path or any(text in value for value in (*self.query.values(), *self.form.values())):
             return True
-        wanted = needles(text)
         if self.spool is None:
-            return any(needle in self.body for needle in wanted)
-        with self.spool.open("rb") as handle:
-            return _in_file(handle.read, wanted)
+            return any(needle in self.body for needle in needles(text))
+        return file_contains(self.spool, text)
+
+    def lot(self) -> str:
+        """Give what stands for the request: the same for the same path and body."""
+        return short_hash(self.path, file_hash(self.spool) if self.spool else self.body.hex())
 
 
 Handler = Callable[[Sandbox, Incoming], Response]
-
-
-def _in_file(read: Callable[[int], bytes], wanted: set[bytes]) -> bool:
-    tail, longest = b"", max(len(needle) for needle in wanted)
-    while chunk := read(SPOOL_BYTES):
-        text = tail + chunk
-        if any(needle in text for needle in wanted):
-            return True
-        tail = text[-longest:]
-    return False
 
 
 def add_route(
@@ -207,8 +196,7 @@ def _handle(box: Sandbox, incoming: Incoming, handler: Handler, open_door: bool)
             incoming = replace(incoming, owner=_owner(incoming))
         met = _faults_met(box, incoming)
         _before(incoming, met)
-        if late := met.get(FaultKind.ACCEPT_LATE):
-            incoming = replace(incoming, accepted_in=1.0 if late.seconds is None else late.seconds)
+        incoming = replace(incoming, late=met.get(FaultKind.ACCEPT_LATE))
         response = _after(incoming, met, handler(box, incoming))
     except Refused as refused:
         response = refusal(wire, refused.problem)
@@ -223,48 +211,55 @@ def _owner(incoming: Incoming) -> str:
     key = incoming.wire.key(incoming.headers, incoming.query)
     if not key or "invalid" in key:
         raise Refused(incoming.wire.key_problem(key))
-    return short_hash(incoming.wire.dialect, key)
+    return owner_of(incoming.wire.dialect, key)
 
 
-def _faults_met(box: Sandbox, incoming: Incoming) -> dict[FaultKind, Fault]:
-    behaviour = box.behaviour
-    if not behaviour.faults:
+def owner_of(dialect: Dialect, key: str) -> str:
+    """Give what stands for a key: each has its own files and batches."""
+    return short_hash(dialect, key)
+
+
+def _faults_met(box: Sandbox, incoming: Incoming) -> Met:
+    if not box.behaviour.faults:
         return {}
-    size = incoming.spool.stat().st_size if incoming.spool else 0
-    lot = short_hash(incoming.path, str(size), incoming.body.hex())
     take = partial(box.state.take_hit, subject=box.new_id())
-    found = route_faults(behaviour, incoming.wire.dialect, incoming.route, incoming.contains, take, lot)
-    return {fault.kind: fault for fault in reversed(found)}
+    request = Subject(incoming.wire.dialect, incoming.contains, take, incoming.lot)
+    return route_faults(box.behaviour, incoming.route, request)
 
 
-def _before(incoming: Incoming, met: Mapping[FaultKind, Fault]) -> None:
+def _before(incoming: Incoming, met: Met) -> None:
     """Meet the faults that keep a request from being accepted.
 
     Raises:
         Refused: one of them did.
     """
     mischief = incoming.mischief
-    if slow := met.get(FaultKind.SLOW_REPLY):
-        mischief.delay_seconds += 1.0 if slow.seconds is None else slow.seconds
+    mischief.delay_seconds += delay_seconds(met.get(FaultKind.SLOW_REPLY), incoming.lot)
+    mischief.drip_seconds = delay_seconds(met.get(FaultKind.SLOW_DRIP), incoming.lot)
     if hang := met.get(FaultKind.HANG):
-        mischief.ending, mischief.delay_seconds = Ending.HANG, hang.seconds or 0.0
+        mischief.ending, mischief.hold_seconds = Ending.HANG, hang.seconds or 0.0
     elif FaultKind.CONNECTION_RESET in met:
         mischief.ending = Ending.RESET
     if mischief.ending is not Ending.SEND:
         raise Refused(Problem(503, "Nobody reads this: the connection ends."))
     for kind, problem in _REFUSALS.items():
         if fault := met.get(kind):
-            raise Refused(problem(incoming.wire, fault))
+            raise Refused(_worded(problem(incoming.wire, fault), fault))
+
+
+def _worded(problem: Problem, fault: Fault) -> Problem:
+    """Say it with the fault's own code and words, where it has some."""
+    return replace(problem, code=fault.code or problem.code, message=fault.message or problem.message)
 
 
 def _auth_refused(wire: Wire, fault: Fault) -> Problem:
     usual = 403 if wire.dialect is Dialect.GEMINI else 401
-    return Problem(fault.status or usual, "The key is refused. (simulated)", code=fault.code)
+    return Problem(fault.status or usual, "The key is refused. (simulated)")
 
 
 def _server_error(_: Wire, fault: Fault) -> Problem:
     message = "The server is overloaded or not ready yet. (simulated)"
-    return Problem(fault.status or 503, message, fault.code, retry_after_seconds=fault.seconds)
+    return Problem(fault.status or 503, message, retry_after_seconds=fault.seconds)
 
 
 _REFUSALS: dict[FaultKind, Callable[[Wire, Fault], Problem]] = {
@@ -275,14 +270,13 @@ _REFUSALS: dict[FaultKind, Callable[[Wire, Fault], Problem]] = {
 }
 
 
-def _after(incoming: Incoming, met: Mapping[FaultKind, Fault], response: Response) -> Response:
+def _after(incoming: Incoming, met: Met, response: Response) -> Response:
     """Meet the faults that spoil the reply to a request that was accepted."""
     if FaultKind.REPLY_LOST in met or FaultKind.ACCEPT_LATE in met:
         incoming.mischief.ending = Ending.CLOSE
     if failed := met.get(FaultKind.ACCEPTED_THEN_500):
-        return refusal(
-            incoming.wire, Problem(failed.status or 500, "The server had an error. (simulated)", failed.code)
-        )
+        problem = Problem(failed.status or 500, "The server had an error. (simulated)")
+        return refusal(incoming.wire, _worded(problem, failed))
     return response
 
 

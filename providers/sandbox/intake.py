@@ -18,6 +18,7 @@ from batch_jobs.models import BatchProblem
 
 from .limits import CUSTOM_ID, BatchLimits
 from .openai_wire import ENDPOINTS
+from .validation import MESSAGES
 from .wire import Problem, Refused
 
 MAX_PROBLEMS = 20
@@ -32,10 +33,10 @@ class Scan:
     model: str = ""
     problems: list[BatchProblem] = field(default_factory=list)
 
-    def add(self, code: str, message: str, line: int | None = None) -> None:
-        """Note a problem; only the first ones are kept."""
+    def add(self, code: str, line: int | None = None, message: str = "") -> None:
+        """Note a problem, in the usual words of its code; only the first ones are kept."""
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(BatchProblem(code, message, line))
+            self.problems.append(BatchProblem(code, message or MESSAGES[code], line))
 
 
 def scan_openai(path: Path, endpoint: str, limits: BatchLimits) -> Scan:
@@ -48,10 +49,9 @@ def scan_openai(path: Path, endpoint: str, limits: BatchLimits) -> Scan:
                 scan.total += 1
                 _check_openai_line(scan, seen, line, number, endpoint)
     if not scan.total:
-        scan.add("empty_file", "The batch input file is empty. (simulated)")
+        scan.add("empty_file")
     if scan.total > limits.requests:
-        message = f"The batch input file contains too many requests: the limit is {limits.requests}. (simulated)"
-        scan.add("too_many_tasks", message)
+        scan.add("too_many_tasks")
     return scan
 
 
@@ -61,21 +61,19 @@ def _check_openai_line(scan: Scan, seen: set[str], line: bytes, number: int, end
         custom_id, url, method = item["custom_id"], item["url"], item["method"]
         model = item["body"]["model"] if endpoint in ENDPOINTS else ""
     except orjson.JSONDecodeError:
-        scan.add("invalid_json_line", "This line is not parseable as valid JSON. (simulated)", number)
+        scan.add("invalid_json_line", number)
         return
-    except (KeyError, TypeError) as error:
-        scan.add("missing_required_parameter", f"Missing required parameter: {error}. (simulated)", number)
+    except (KeyError, TypeError):
+        scan.add("missing_required_parameter", number)
         return
     if custom_id in seen:
-        scan.add("duplicate_custom_id", f"The custom_id '{custom_id}' was used before. (simulated)", number)
+        scan.add("duplicate_custom_id", number)
     seen.add(custom_id)
     if url != endpoint or method != "POST":
-        message = "The URL provided for this request does not match the batch endpoint. (simulated)"
-        scan.add("url_mismatch", message, number)
+        scan.add("url_mismatch", number)
     scan.model = scan.model or model
     if model != scan.model:
-        message = f"The model '{model}' does not match the batch's '{scan.model}'. (simulated)"
-        scan.add("model_mismatch", message, number)
+        scan.add("model_mismatch", number)
 
 
 def scan_gemini(path: Path) -> Scan:
@@ -91,9 +89,9 @@ def scan_gemini(path: Path) -> Scan:
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 fits = False
             if not fits:
-                scan.add("3", f"Line {number} of the input file is not a valid request. (simulated)", number)
+                scan.add("3", number, f"Line {number} of the input file is not a valid request. (simulated)")
     if not scan.total:
-        scan.add("3", "The input file is empty. (simulated)")
+        scan.add("3", message="The input file is empty. (simulated)")
     return scan
 
 

@@ -11,9 +11,9 @@ from typing import cast
 
 import orjson
 
-from . import faults
 from .answers import compose, is_cacheable
 from .behaviour import Fault, FaultKind
+from .faults import Met, Subject, item_faults
 from .records import BatchRow, BillLine
 from .sandbox import Sandbox
 from .wire import Answer, Ask, Body, Place, Problem, Unrun, Wire, needles, short_hash
@@ -42,7 +42,7 @@ class Asker:
 
 
 def answered(
-    box: Sandbox, wire: Wire, body: object, place: Place, asker: Asker, met: dict[FaultKind, Fault]
+    box: Sandbox, wire: Wire, body: object, place: Place, asker: Asker, met: Met
 ) -> tuple[Ask, Answer] | Problem:
     """Answer a request body, or say why the provider would not.
 
@@ -64,18 +64,19 @@ def answered(
         return Problem(400, f"The request can't be read: {type(error).__name__}: {error} (simulated)")
 
 
-def _execute(box: Sandbox, ask: Ask, asker: Asker, met: dict[FaultKind, Fault]) -> Answer:
+def _execute(box: Sandbox, ask: Ask, asker: Asker, met: Met) -> Answer:
     prefix = short_hash(asker.owner, ask.model, ask.fixed) if is_cacheable(ask) else ""
     seen = bool(prefix) and box.state.seen_before(prefix, asker.subject)
     twist = next((met[kind] for kind in _TWISTS if kind in met), None)
     return compose(ask, seen_before=seen, twist=twist.kind if twist else None, variant=twist.code if twist else None)
 
 
-def error_of(met: dict[FaultKind, Fault]) -> Problem | None:
+def error_of(met: Met) -> Problem | None:
     """Give the error that an item's faults ask for instead of an answer."""
     fault = met.get(FaultKind.ITEM_ERROR)
     if fault is not None:
-        return Problem(fault.status or 500, "The server had an error while processing. (simulated)", code=fault.code)
+        message = fault.message or "The server had an error while processing. (simulated)"
+        return Problem(fault.status or 500, message, code=fault.code)
     if FaultKind.ITEM_STATUS_ZERO in met:
         return Problem(0, "No status. (simulated)")
     return None
@@ -121,16 +122,15 @@ class ItemRunner:
         """
         custom_id, body = self.wire.read_line(line)
         ident = short_hash(self.batch.batch_id, str(index))
-        if unrun is not None:
-            return ItemEnd((self._dump(self.wire.unrun_line(custom_id, unrun, ident)),), unrun)
-        met = faults.item_faults(
-            self.batch.plan.item_faults, custom_id, _finder(line), self._take(f"{self.batch.batch_id}/{index}")
-        )
+        subject = f"{self.batch.batch_id}/{index}"
+        item = Subject(self.wire.dialect, _finder(line), self._take(subject), lambda: custom_id)
+        met = item_faults(self.batch.plan, item, executed=unrun is None)
         if FaultKind.ITEM_MISSING in met:
-            return ItemEnd((), "errored")
-        if FaultKind.ITEM_EXPIRED in met:
-            return ItemEnd((self._dump(self.wire.unrun_line(custom_id, Unrun.EXPIRED, ident)),), Unrun.EXPIRED)
-        asker = Asker(self.batch.owner, f"{self.batch.batch_id}/{index}")
+            return ItemEnd((), unrun or "errored")
+        unrun = Unrun.EXPIRED if FaultKind.ITEM_EXPIRED in met else unrun
+        if unrun is not None:
+            return ItemEnd(self._spread(self.wire.unrun_line(custom_id, unrun, ident), met, ident), unrun)
+        asker = Asker(self.batch.owner, subject)
         done = answered(self.box, self.wire, body, self.place, asker, met)
         if isinstance(done, Problem):
             return ItemEnd(self._spread(self.wire.errored_line(custom_id, done, ident), met, ident), "errored")
@@ -142,7 +142,7 @@ class ItemRunner:
     def _take(self, subject: str) -> Callable[[Fault], bool]:
         return lambda fault: self.box.state.take_hit(fault, subject)
 
-    def _spread(self, line: Body, met: dict[FaultKind, Fault], ident: str) -> tuple[bytes, ...]:
+    def _spread(self, line: Body, met: Met, ident: str) -> tuple[bytes, ...]:
         """Turn an item's one line into the lines its faults ask for."""
         own = self._dump(line)
         lines = [own, own] if FaultKind.ITEM_DOUBLED in met else [own]

@@ -35,7 +35,7 @@ def router() -> APIRouter:
     add(Route.UPLOAD, "POST", "/files", upload)
     add(Route.FILE, "GET", "/files", list_files)
     add(Route.FILE, "GET", "/files/{file_id}", get_file)
-    add(Route.FILE, "DELETE", "/files/{file_id}", delete_file)
+    add(Route.DELETE, "DELETE", "/files/{file_id}", delete_file)
     add(Route.FETCH, "GET", "/files/{file_id}/content", content)
     add(Route.CREATE, "POST", "/batches", create)
     add(Route.LIST, "GET", "/batches", list_batches)
@@ -247,6 +247,7 @@ def _batch_body(box: Sandbox, batch: BatchRow) -> Body:
     counts = batches.progress(box, batch)
     failed = status == "failed"
     outcome = batch.outcome
+    absent = "" if batch.plan.empty_ids else None
     total = 0 if status in {"validating", "failed"} else counts.total
     problems = [
         {"code": each.code, "line": each.line, "message": each.message, "param": None} for each in batch.plan.problems
@@ -260,8 +261,8 @@ def _batch_body(box: Sandbox, batch: BatchRow) -> Body:
         "input_file_id": batch.spec["input_file_id"],
         "completion_window": batch.spec["completion_window"],
         "status": status,
-        "output_file_id": outcome.output_file or None,
-        "error_file_id": outcome.error_file or None,
+        "output_file_id": outcome.output_file or absent,
+        "error_file_id": outcome.error_file or absent,
         **_times(box, batch, status),
         "request_counts": {
             "total": total,

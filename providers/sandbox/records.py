@@ -28,6 +28,7 @@ class End(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"  # nothing is executed
     EXPIRED = "expired"  # a share is executed
+    CANCELLED = "cancelled"  # a share is executed, then someone else stops it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,16 @@ class BatchPlan:
     Attributes:
         seconds: from creation to the end.
         shuffle: results come in another order.
+        reverse: results come in the reverse order.
         end: how it ends.
-        done_share: of the items that are executed before it expires.
+        done_share: of the items that are executed before it expires or is stopped.
         problems: why it fails.
         unknown_until: shows an undocumented state until then (seconds from creation).
         counts_lie: shows wrong counts.
+        total_lies: shows a wrong size too.
+        no_files: ends without any result file.
+        empty_ids: shows an absent result file as "".
+        long_file_id: its output file has an id that is too long to be deleted.
         item_faults: for its items.
     """
 
@@ -49,11 +55,16 @@ class BatchPlan:
 
     seconds: float
     shuffle: bool = True
+    reverse: bool = False
     end: End = End.COMPLETED
     done_share: float = 1.0
     problems: tuple[BatchProblem, ...] = ()
     unknown_until: float = 0.0
     counts_lie: bool = False
+    total_lies: bool = False
+    no_files: bool = False
+    empty_ids: bool = False
+    long_file_id: bool = False
     item_faults: tuple[Fault, ...] = ()
 
     @classmethod

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from .behaviour import Behaviour
@@ -19,9 +18,9 @@ from .wire import short_hash
 class Sandbox:
     """What all routes share."""
 
-    def __init__(self, folder: Path, behaviour: Behaviour, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, behaviour: Behaviour) -> None:
         self.state = State(folder)
-        self.clock = clock
+        self._ahead = self.state.ahead_seconds()
         self._behaviour = behaviour
         self._guard = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -37,6 +36,17 @@ class Sandbox:
         """Put another behaviour in force, from the next request on."""
         self.state.save_behaviour(behaviour)
         self._behaviour = behaviour
+
+    def clock(self) -> float:
+        """Give the time, in seconds since 1970."""
+        return time.time() + self._ahead
+
+    def forward(self, seconds: float) -> float:
+        """Put the clock forward; give how far it is ahead in all."""
+        with self._guard:
+            self._ahead += seconds
+            self.state.put_ahead(self._ahead)
+            return self._ahead
 
     def lock(self, name: str) -> threading.Lock:
         """Give the one lock of a batch."""

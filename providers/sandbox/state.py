@@ -30,13 +30,22 @@ class State:
         for name in ("files", "results", "spool"):
             (folder / name).mkdir(exist_ok=True)
 
-    # -- behaviour and counters -------------------------------------------------------------------------------
+    # -- behaviour, clock and counters -------------------------------------------------------------------------------
 
     def save_behaviour(self, behaviour: Behaviour) -> None:
         """Keep the behaviour and begin counting its faults' hits anew."""
         with self.database.transaction():
             self.database.run("INSERT OR REPLACE INTO meta VALUES ('behaviour', ?)", behaviour.to_json())
             self.database.run("DELETE FROM hits")
+
+    def ahead_seconds(self) -> float:
+        """Give how far the sandbox's clock is ahead."""
+        row = self.database.row("SELECT value FROM meta WHERE name = 'ahead'")
+        return float(row["value"]) if row else 0.0
+
+    def put_ahead(self, seconds: float) -> None:
+        """Set how far the sandbox's clock is ahead."""
+        self.database.run("INSERT OR REPLACE INTO meta VALUES ('ahead', ?)", seconds)
 
     def count_call(self, route: str) -> None:
         """Count one request."""
@@ -109,6 +118,10 @@ class State:
         )
         return [FileRow.of(row) for row in rows]
 
+    def kept_files(self) -> list[FileRow]:
+        """Give every file that nobody has deleted, oldest first."""
+        return [FileRow.of(row) for row in self.database.rows("SELECT * FROM files WHERE NOT deleted ORDER BY seq")]
+
     def drop_file(self, file: FileRow) -> None:
         """Delete a file for its owner; a batch that uses it goes on."""
         self.database.run("UPDATE files SET deleted = 1, file_id = file_id || '~' || seq WHERE seq = ?", file.seq)
@@ -160,8 +173,12 @@ class State:
         )
 
     def drop_batch(self, batch: BatchRow) -> None:
-        """Delete a batch for its owner; what it executed stays on the bill."""
-        self.database.run("UPDATE batches SET deleted = 1 WHERE batch_id = ?", batch.batch_id)
+        """Delete a batch for its owner, with the results that go by its name; what it executed stays on the bill."""
+        with self.database.transaction():
+            self.database.run("UPDATE batches SET deleted = 1 WHERE batch_id = ?", batch.batch_id)
+            results = self.file(batch.dialect, batch.owner, batch.batch_id)
+            if results is not None:
+                self.drop_file(results)
 
     def settle(self, batch: BatchRow, outcome: Outcome, files: Sequence[FileRow]) -> None:
         """Record a batch's outcome with its result files; its bill counts from here on."""

@@ -52,7 +52,9 @@ def stage(batch: BatchRow, now: float) -> Stage:
 
 
 def was_cancelled(batch: BatchRow) -> bool:
-    """Tell whether the wish to stop came before the batch's own end."""
+    """Tell whether the batch was stopped by someone else, or the wish to stop it came before its own end."""
+    if batch.plan.end is End.CANCELLED:
+        return True
     if batch.cancelled_at is None:
         return False
     share = VALIDATED_AT if batch.plan.end is End.FAILED else 1.0

@@ -10,12 +10,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from batch_jobs.models import Dialect
 
 Body = dict[str, Any]
 """Raw provider JSON."""
+
+SPOOL_BYTES = 1 << 20
+"""Bodies above this go to a file, and files are read in such pieces."""
 
 
 class Finish(StrEnum):
@@ -178,6 +182,25 @@ def short_hash(*parts: str) -> str:
 def needles(text: str) -> set[bytes]:
     """Give the forms a text may have in a JSON body: plain, with escapes, in ASCII."""
     return {text.encode(), json.dumps(text, ensure_ascii=False)[1:-1].encode(), json.dumps(text)[1:-1].encode()}
+
+
+def file_hash(path: Path) -> str:
+    """Give hex digits that stand for a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "blake2b").hexdigest()
+
+
+def file_contains(path: Path, text: str) -> bool:
+    """Tell whether a file holds a text, in any of its forms."""
+    wanted = needles(text)
+    tail, longest = b"", max(len(needle) for needle in wanted)
+    with path.open("rb") as handle:
+        while chunk := handle.read(SPOOL_BYTES):
+            block = tail + chunk
+            if any(needle in block for needle in wanted):
+                return True
+            tail = block[-longest:]
+    return False
 
 
 def share_of(*parts: str) -> float:

@@ -19,7 +19,7 @@ from batch_jobs.errors import (
     UnreadableReply,
 )
 from batch_jobs.lifecycle.advance import Came
-from batch_jobs.lifecycle.control import resume
+from batch_jobs.lifecycle.control import cancel, resume
 from batch_jobs.models import BatchState, EventName, Outcome, Phase, ShardState
 from batch_jobs.storage import leases
 from batch_jobs.storage.jobs import lease_name
@@ -213,6 +213,22 @@ def test_a_double_that_is_cancelling_does_not_pause_the_job(world: World) -> Non
     assert double.state is BatchState.CANCELLING
     assert world.job.phase is Phase.RUNNING
     assert world.job.message is None
+
+
+def test_a_batch_that_can_not_be_proved_is_left_to_the_operator(world: World) -> None:
+    """It has ended and holds nothing that names its sender: never sent again by itself, and ended by a cancel."""
+    world.provider.creates.append(accept_but(TimedOut()))
+    world.provider.owned = None
+    world.advance()
+    world.provider.batches["batch-1"].state = BatchState.COMPLETED
+    for _ in range(3):
+        world.clock.now += QUARANTINE
+        assert world.advance().came is Came.WAIT
+    assert world.shards[0].state is ShardState.UNKNOWN
+    cancel(world.project, world.task_id)
+    assert world.run() is Came.DONE
+    assert len(world.provider.posts) == 1
+    assert set(world.outcomes) == {Outcome.CANCELLED}
 
 
 def test_a_crash_between_intent_and_answer_is_an_unknown_outcome(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from batch_jobs.errors import AuthRefused, ProviderError, RequestRejected, Serve
 from batch_jobs.models import Dialect
 from providers.contract import Provider
 from tests.contract.providers.loopback import Loopback, Reply
-from tests.contract.providers.wires import Wire
+from tests.contract.providers.wires import WIRES, Wire
 
 RESULTS: dict[Dialect, dict[str, Any]] = {
     Dialect.OPENAI: {"input_file_id": "file-in", "output_file_id": "file-out", "error_file_id": "file-err"},
@@ -49,6 +50,24 @@ def test_what_is_gone_already_is_fine(loopback: Loopback, wire: Wire, provider: 
     assert deleted(loopback) == PLACES[wire.dialect]
 
 
+def test_gemini_says_by_403_that_a_file_is_gone(loopback: Loopback, connected: Callable[..., Provider]) -> None:
+    wire = WIRES["gemini"]
+    words = "You do not have permission to access the File in or it may not exist."
+    script(loopback, wire, Reply(wire.error(403, "PERMISSION_DENIED", words), 403))
+    connected(wire).discard(wire.batch_id, "files/in")
+    assert deleted(loopback) == PLACES[Dialect.GEMINI]
+
+
+@pytest.mark.parametrize("name", ["openai-chat", "anthropic"])
+def test_a_403_of_the_others_is_about_the_key(
+    loopback: Loopback, connected: Callable[..., Provider], name: str
+) -> None:
+    wire = WIRES[name]
+    script(loopback, wire, Reply(wire.error(403, "permission_error", "not yours"), 403))
+    with pytest.raises(AuthRefused):
+        connected(wire).discard(wire.batch_id, INPUT[wire.dialect])
+
+
 @pytest.mark.parametrize(
     ("status", "expected"), [(400, RequestRejected), (401, AuthRefused), (500, ServerFailed)], ids=str
 )
@@ -58,7 +77,7 @@ def test_a_refusal_is_one_of_our_errors(
     script(loopback, wire, Reply(wire.error(status, "some_code", "the id is too long"), status))
     with pytest.raises(expected):
         provider.discard(wire.batch_id, INPUT[wire.dialect])
-    assert len(deleted(loopback)) == 1, "one request a file, without a second try"
+    assert deleted(loopback) == PLACES[wire.dialect], "one request a file: no second try, and no file left out"
 
 
 def test_an_input_file_that_nobody_remembers_is_found_in_the_batch(

@@ -320,19 +320,30 @@ class TestAnthropicCandidates:
         [
             ([custom_id(2), custom_id(0)], True),
             ([f"{SHARD_KEY}0-i1"], False),
-            ([custom_id(0), "other-r0-s1-i0"], False),
-            ([], False),
+            (["unsent-1", "other-r0-s1-i0", custom_id(0)], True),  # unknown ids among ours
+            (["", custom_id(0)], True),  # a line that can't be read
+            ([""], None),
+            ([], None),
         ],
     )
-    def test_are_proved_by_the_custom_ids_of_their_results(
-        self, loopback: Loopback, provider: Provider, shard: ShardFile, ids: list[str], owned: bool
+    def test_are_proved_by_one_custom_id_of_their_results(
+        self, loopback: Loopback, provider: Provider, shard: ShardFile, ids: list[str], owned: bool | None
     ) -> None:
         url = f"{loopback.url}{self.wire.batch}/results"
         loopback.on("GET", self.wire.batch, Reply(self.wire.batch_object("ended", results_url=url)))
-        lines = b"".join(orjson.dumps({"custom_id": one, "result": {"type": "expired"}}) + b"\n" for one in ids)
-        loopback.on("GET", f"{self.wire.batch}/results", Reply(lines, headers={"Content-Type": "application/x-jsonl"}))
+        lines = [orjson.dumps({"custom_id": one, "result": {"type": "expired"}}) if one else b'{"custom' for one in ids]
+        content = b"".join(line + b"\n" for line in lines)
+        jsonl = {"Content-Type": "application/x-jsonl"}
+        loopback.on("GET", f"{self.wire.batch}/results", Reply(content, headers=jsonl))
         view = BatchView(self.wire.batch_id, BatchState.COMPLETED, "ended")
         assert provider.owns(view, shard) is owned
+
+    def test_without_results_are_neither_proved_nor_disproved(
+        self, loopback: Loopback, provider: Provider, shard: ShardFile
+    ) -> None:
+        """An error would keep the candidates after it from being looked at."""
+        loopback.on("GET", self.wire.batch, Reply(self.wire.batch_object("ended", results_url=None)))
+        assert provider.owns(BatchView(self.wire.batch_id, BatchState.COMPLETED, "ended"), shard) is None
 
 
 @pytest.mark.parametrize("skew", [timedelta(), timedelta(seconds=50)])

@@ -115,6 +115,11 @@ class Server:
     def faulty(self, *faults: Fault, batch_seconds: float = 0.05) -> None:
         self.behave(Behaviour(batch_seconds=batch_seconds, faults=faults))
 
+    def forward(self, seconds: float) -> float:
+        """Put the sandbox's clock forward instead of waiting; give how far it is ahead."""
+        reply = self.http.post(f"{self.url}/sandbox/forward", params={"seconds": seconds}).raise_for_status()
+        return float(reply.json()["ahead_seconds"])
+
     def singles(self) -> int:
         """The number of executed single calls."""
         return sum(row["calls"] for row in self.get("bill")["totals"] if row["kind"] == "single")

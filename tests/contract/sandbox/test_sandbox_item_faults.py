@@ -72,35 +72,6 @@ every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
 
 @every_dialect
-def test_item_missing(run: Run, dialect: str) -> None:
-    good, bad = run(dialect, Fault(FaultKind.ITEM_MISSING, match=HIT))
-    assert ids(good + bad) == ["hit-0", "hit-2"]
-
-
-@every_dialect
-def test_item_doubled(run: Run, dialect: str) -> None:
-    good, _ = run(dialect, Fault(FaultKind.ITEM_DOUBLED, match=HIT))
-    assert ids(good) == ["hit-0", "hit-1", "hit-1", "hit-2"]
-
-
-@every_dialect
-@pytest.mark.parametrize("code", [None, "replace"])
-def test_item_unknown_id(run: Run, dialect: str, code: str | None) -> None:
-    good, _ = run(dialect, Fault(FaultKind.ITEM_UNKNOWN_ID, match=HIT, code=code))
-    strange = [each for each in ids(good) if each.startswith("unsent-sim-")]
-    assert len(strange) == 1
-    assert len(good) == (3 if code else 4)
-
-
-@every_dialect
-@pytest.mark.parametrize("code", [None, "replace"])
-def test_bad_line(run: Run, dialect: str, code: str | None) -> None:
-    good, _ = run(dialect, Fault(FaultKind.BAD_LINE, match=HIT, code=code))
-    assert len([line for line in good if isinstance(line, str)]) == 1
-    assert ids(good) == (["hit-0", "hit-2"] if code else ALL)
-
-
-@every_dialect
 def test_item_error(run: Run, server: Server, dialect: str) -> None:
     before = len(server.billed("hit-"))
     good, bad = run(dialect, Fault(FaultKind.ITEM_ERROR, match=HIT, status=429))
@@ -156,19 +127,6 @@ def test_item_truncated(run: Run, dialect: str) -> None:
     assert reason == {"openai": "length", "anthropic": "max_tokens", "gemini": "MAX_TOKENS"}[dialect]
     with pytest.raises(ValueError):
         json.loads(text)
-
-
-@every_dialect
-def test_item_invalid_json(run: Run, dialect: str) -> None:
-    good, _ = run(
-        dialect,
-        Fault(FaultKind.ITEM_INVALID_JSON, match=HIT),
-        Fault(FaultKind.ITEM_INVALID_JSON, match="hit-2", code="schema"),
-    )
-    with pytest.raises(ValueError):
-        json.loads(answer(dialect, of(good))[0])
-    assert "summary" not in json.loads(answer(dialect, of(good, "hit-2"))[0])
-    assert "summary" in json.loads(answer(dialect, of(good, "hit-0"))[0])
 
 
 @every_dialect

@@ -163,3 +163,18 @@ def test_the_behaviour_can_be_read_and_set(own: Server) -> None:
     reply = own.http.put(f"{own.url}/sandbox/behaviour", content=b'{"faults": [{"kind": "nonsense"}]}')
     assert reply.status_code == 422
     assert "faults.0.kind" in reply.json()["error"]
+
+
+def test_the_clock_can_be_put_forward_for_good(own: Server) -> None:
+    own.behave(Behaviour(batch_seconds=86_400))
+    with own.openai() as client:
+        batch_id = kit.openai_create(client, kit.openai_lines("day", 2))
+        assert own.forward(86_000) == 86_000
+        assert client.batches.retrieve(batch_id).status == "finalizing"
+        own.end(signal.SIGKILL)
+        own.start()
+        assert own.forward(1000) == 87_000
+    with own.openai() as client:
+        assert client.batches.retrieve(batch_id).status == "completed"
+    for seconds in ("-1", "nan", "soon", ""):
+        assert own.http.post(f"{own.url}/sandbox/forward", params={"seconds": seconds}).status_code == 422
