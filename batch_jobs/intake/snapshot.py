@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from batch_jobs.arrow import integers, texts
 from batch_jobs.errors import FileRefused
 from batch_jobs.models import SHEET_ROW
 from batch_jobs.table import Row, Table
@@ -41,5 +42,5 @@ def write_snapshot(table: Table, target: Path, filename: str) -> int:
 def _arrow(group: list[Row], schema: object) -> object:
     import pyarrow as pa
 
-    columns = list(zip(*(row.cells for row in group), strict=True))
-    return pa.table([[row.number for row in group], *columns], schema=schema)
+    columns = [texts(cells) for cells in zip(*(row.cells for row in group), strict=True)]
+    return pa.Table.from_arrays([integers([row.number for row in group]), *columns], schema=schema)

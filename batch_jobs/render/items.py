@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batch_jobs.arrow import integers
 from batch_jobs.models import SHEET_ROW
 from batch_jobs.storage.files import adopt
 
@@ -113,7 +114,7 @@ def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> I
     tables = {"read_rows": _parquet(plan / "rows.parquet"), "read_snapshot": cells_of}
     query = _FILED.format(sheet_row=SHEET_ROW)
     if items is not None:
-        tables["wanted"] = pa.table({"item": pa.array(items, pa.int64())})
+        tables["wanted"] = pa.Table.from_arrays([integers(items)], ["item"])
         query = query.replace("WHERE item IS NOT NULL", "WHERE item IN (SELECT item FROM wanted)")
     with _duckdb(plan, **tables) as connection:
         result = connection.execute(query)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+from batch_jobs.arrow import digests, integers, texts
 from batch_jobs.models import SHEET_ROW, Request
 from batch_jobs.render.prompts import DataCaseView, PromptModule, load_prompt, render, schema_of
 from batch_jobs.render.spec import RenderSpec, fingerprint, identity
@@ -72,15 +73,14 @@ def _write_segment(spec: RenderSpec, segment: int, first_row: int, target: Path)
         index = _render_rows(spec, rows.to_pydict(), first_row, handle)
     adopt(temp, bodies)
     temp = target.with_suffix(".tmp")
-    pq.write_table(pa.table({**index, "segment": pa.array([segment] * rows.num_rows, pa.int32())}), temp)
+    columns = {**index, "segment": integers([segment] * rows.num_rows).cast(pa.int32())}
+    pq.write_table(pa.Table.from_arrays(list(columns.values()), list(columns)), temp)
     adopt(temp, target)
     return int(rows.num_rows)
 
 
 def _render_rows(spec: RenderSpec, table: dict[str, list[Any]], first_row: int, handle: IO[bytes]) -> dict[str, Any]:
     """Render rows into `handle`; returns the index, column by column."""
-    import pyarrow as pa
-
     numbers = table.pop(SHEET_ROW)
     names = list(table)
     offsets: dict[bytes, int] = {}
@@ -99,13 +99,13 @@ def _render_rows(spec: RenderSpec, table: dict[str, list[Any]], first_row: int, 
             written += len(body) + 1
         add["offset"](offsets[call] if call is not None else 0)
     return {
-        "row": pa.array(range(first_row, first_row + len(numbers)), pa.int64()),
-        "number": pa.array(numbers, pa.int64()),
-        "identity": pa.array(columns["identity"], pa.string()),
-        "fingerprint": pa.array(columns["fingerprint"], pa.binary()),
-        "offset": pa.array(columns["offset"], pa.int64()),
-        "length": pa.array(columns["length"], pa.int64()),
-        "error": pa.array(columns["error"], pa.string()),
+        "row": integers(range(first_row, first_row + len(numbers))),
+        "number": integers(numbers),
+        "identity": texts(columns["identity"]),
+        "fingerprint": digests(columns["fingerprint"]),
+        "offset": integers(columns["offset"]),
+        "length": integers(columns["length"]),
+        "error": texts(columns["error"]),
     }
 
 

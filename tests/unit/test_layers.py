@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOUNDATION = {"batch_jobs.models", "batch_jobs.errors", "batch_jobs.config", "batch_jobs.system", "batch_jobs.table"}
+FOUNDATION = {
+    "batch_jobs.models",
+    "batch_jobs.errors",
+    "batch_jobs.config",
+    "batch_jobs.system",
+    "batch_jobs.table",
+    "batch_jobs.arrow",
+}
 MIDDLE = {"batch_jobs.intake", "batch_jobs.render", "batch_jobs.output", "batch_jobs.storage", "providers"}
 ALLOWED: dict[str, set[str]] = {
     "batch_jobs": set(),
@@ -29,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch_jobs.errors": set(),
     "batch_jobs.models": set(),
     "batch_jobs.table": set(),
+    "batch_jobs.arrow": set(),
 }
 """cli, api -> lifecycle -> intake | render | output | storage | providers -> models, errors, config, system."""
 HEAVY = {

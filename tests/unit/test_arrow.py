@@ -1,0 +1,54 @@
+"""Columns made by hand are the very ones that pyarrow makes, few or many; and few are made without pandas."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_jobs.arrow import FEW, digests, integers, texts
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@settings(deadline=None)  # the first one loads what it compares with
+@given(st.lists(st.none() | ANY_TEXT, max_size=40))
+def test_texts(values: list[str | None]) -> None:
+    made = texts(values)
+    made.validate(full=True)
+    assert made.equals(pa.array(values, pa.string()))
+
+
+@settings(deadline=None)  # the first one loads what it compares with
+@given(st.lists(st.none() | st.binary(max_size=40), max_size=40))
+def test_digests(values: list[bytes | None]) -> None:
+    made = digests(values)
+    made.validate(full=True)
+    assert made.equals(pa.array(values, pa.binary()))
+
+
+@settings(deadline=None)  # the first one loads what it compares with
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40))
+def test_integers(values: list[int]) -> None:
+    made = integers(values)
+    made.validate(full=True)
+    assert made.equals(pa.array(values, pa.int64()))
+
+
+@pytest.mark.parametrize("count", [FEW - 1, FEW, FEW + 1])
+def test_many(count: int) -> None:
+    words = [None if number % 7 == 0 else f"cell {number} ü" for number in range(count)]
+    calls = [None if word is None else word.encode() for word in words]
+    assert texts(words).to_pylist() == words
+    assert digests(calls).to_pylist() == calls
+    assert integers(range(count)).to_pylist() == list(range(count))
+
+
+def test_few_values_do_not_load_pandas() -> None:
+    code = "import sys; from batch_jobs.arrow import *; texts(['a']), digests([b'a']), integers([1])"
+    code += "; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
