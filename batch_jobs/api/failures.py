@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from batch_jobs.api.documents import ErrorBody, ErrorDocument, JobForm
 from batch_jobs.config import nearest
@@ -19,6 +20,7 @@ from batch_jobs.errors import EXIT_BAD_INPUT, EXIT_BUG, BatchJobsError, NotAllow
 logger = logging.getLogger(__name__)
 
 INVALID_REQUEST = "InvalidRequest"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _TEXTS = {
     404: "there is nothing at this address; the routes are listed at /docs",
     405: "this address does not take this method; the routes are listed at /docs",
@@ -65,11 +67,22 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return reply(422, INVALID_REQUEST, "; ".join(_problem(one) for one in error.errors()), EXIT_BAD_INPUT)
 
 
-async def _plain(_: Request, error: Exception) -> JSONResponse:
+async def _plain(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = "".join(word.capitalize() for word in HTTPStatus(error.status_code).phrase.split())
     text = _TEXTS.get(error.status_code, str(error.detail))
-    return reply(error.status_code, kind, text, EXIT_BAD_INPUT, error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return reply(error.status_code, kind, text, EXIT_BAD_INPUT, headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method that the address takes (RFC 9110, 15.5.6): the framework names those of its first route only."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(takes, METHODS))
 
 
 def _problem(one: Mapping[str, Any]) -> str:

@@ -47,6 +47,7 @@ MEDIA_TYPES = {
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 _FAILURES = {
+    400: "The body can't be read as `multipart/form-data`.",
     401: "No API key, or a wrong one.",
     404: "There is no such job.",
     409: "The job is not at a point where this can be done.",
@@ -54,6 +55,17 @@ _FAILURES = {
     422: "The request, the file or a name in it can't be taken as it is; the message says what to do.",
     503: "The provider's key is not set on the server.",
     507: "The server's disk is full.",
+}
+_LINKS: dict[str, Any] = {
+    name: {"operationId": name, "parameters": {"task_id": "$response.body#/task_id"}}
+    for name in ("get_job", "get_events", "get_download", "post_cancel", "post_resume")
+}
+"""Where to go with the `task_id` of an answer, for clients that are made from the OpenAPI document."""
+_FILE_NAME: dict[str, Any] = {
+    "description": "The file part must have its name: the end of it says csv, tsv, psv or xlsx.",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": 'form-data; name="file"; filename="losses.csv"',
 }
 _BEARER = HTTPBearer(auto_error=False, description="One of BATCH_JOBS_API_KEYS; not needed when none is set.")
 
@@ -104,8 +116,16 @@ open_to_all = APIRouter()
     status_code=202,
     summary="Upload a table",
     tags=["jobs"],
-    responses={202: {"description": "Taken in; `Location` says where to look."}, **_failing(413, 503, 507)},
+    responses={
+        202: {"description": "Taken in; `Location` says where to look.", "links": _LINKS},
+        **_failing(400, 413, 503, 507),
+    },
     form_limits={"max_files": 1, "max_fields": 16, "max_part_size": 4096},
+    openapi_extra={
+        "requestBody": {
+            "content": {"multipart/form-data": {"encoding": {"file": {"headers": {"Content-Disposition": _FILE_NAME}}}}}
+        }
+    },
 )
 def post_job(
     form: Annotated[JobForm, Form(media_type="multipart/form-data")],

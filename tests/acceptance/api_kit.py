@@ -25,7 +25,7 @@ import openpyxl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config.json"
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 90.0
 LOOK_SECONDS = 0.03
 QUICK = {
     "BATCH_JOBS__POLLING__MIN_SECONDS": "0.05",
@@ -175,12 +175,22 @@ class Server:
         self.sandbox("PUT", "behaviour", json.dumps({"batch_seconds": seconds, **behaviour}).encode())
 
 
-def start(root: Path, *options: str, config: Path = CONFIG, keys: str = "", **environ: str) -> Server:
-    """Start a server and wait until it listens."""
+PROGRAM = ("-m", "batch_jobs")
+
+
+def start(
+    root: Path,
+    *options: str,
+    config: Path = CONFIG,
+    keys: str = "",
+    program: tuple[str, ...] = PROGRAM,
+    **environ: str,
+) -> Server:
+    """Start a server and wait until it listens; `program` stands in for the command that is run."""
     root.mkdir(parents=True, exist_ok=True)
     log = root / f"server-{time.monotonic_ns()}.log"
     extra = {"BATCH_JOBS_API_KEYS": keys} if keys else {}
-    command = [sys.executable, "-m", "batch_jobs", "serve", "--port", "0", "--config", str(config), "--root", str(root)]
+    command = [sys.executable, *program, "serve", "--port", "0", "--config", str(config), "--root", str(root)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *options],
@@ -226,11 +236,13 @@ def serving(root: Path, *options: str, **settings: Any) -> Iterator[Server]:
         end_sandbox(root)
 
 
-def command_line(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def command_line(
+    root: Path, *arguments: str, program: tuple[str, ...] = PROGRAM, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """One command of the command line on the same root."""
-    command = [sys.executable, "-m", "batch_jobs", *arguments, "--config", str(CONFIG), "--root", str(root)]
+    command = [sys.executable, *program, *arguments, "--config", str(CONFIG), "--root", str(root)]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=root, env=environment(**environ), timeout=60, check=False
+        command, capture_output=True, text=True, cwd=root, env=environment(**environ), timeout=150, check=False
     )
 
 

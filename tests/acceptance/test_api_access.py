@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from batch_jobs.lifecycle.project import open_project
 from tests.acceptance import api_kit
 from tests.acceptance.api_kit import Server
 
+REVOKED = "revoked-key"
 GOOD = api_kit.csv_bytes(api_kit.losses(2))
 OPEN = {"/healthz"}
 
@@ -41,8 +43,12 @@ def _routes(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two keys and no key of any provider."""
-    with api_kit.serving(tmp_path_factory.mktemp("api-locked"), keys="alpha-key , schlüssel") as server:
+    """A server with two keys and no key of any provider; a third key was taken away from it by a restart."""
+    root = tmp_path_factory.mktemp("api-locked")
+    with api_kit.serving(root, keys=f"{REVOKED},alpha-key,schlüssel") as before:
+        assert before.get("/jobs").status == 200
+        assert before.stop() == 0
+    with api_kit.serving(root, keys="alpha-key , schlüssel") as server:
         yield server
 
 
@@ -53,7 +59,7 @@ def unlocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-WRONG: dict[str, dict[str, str]] = {
+WRONG: dict[str, dict[str, Any]] = {
     "none": {},
     "wrong": {"Authorization": "Bearer nonsense"},
     "empty": {"Authorization": "Bearer "},
@@ -63,6 +69,14 @@ WRONG: dict[str, dict[str, str]] = {
     "basic": {"Authorization": "Basic alpha-key"},
     "bare": {"Authorization": "alpha-key"},
     "other header": {"X-API-Key": "alpha-key"},
+    "revoked": {"Authorization": f"Bearer {REVOKED}"},
+    "long": {"Authorization": f"Bearer {'alpha-key' * 1_500}"},
+    "other letters": {"Authorization": b"Bearer \xff\xfe\xc3\x28alpha-key"},
+    "other encoding": {"Authorization": "Bearer schlüssel".encode("latin-1")},
+    "other form": {"Authorization": "Bearer schlu\u0308ssel".encode()},
+    "full width": {"Authorization": "Bearer ａlpha-key".encode()},
+    "upper case": {"Authorization": "Bearer ALPHA-KEY"},
+    "in the address": {"Referer": "http://alpha-key@localhost/?key=alpha-key", "Cookie": "Authorization=alpha-key"},
 }
 
 
@@ -85,6 +99,29 @@ def test_every_route_but_the_health_check_wants_a_key(locked: Server, tmp_path: 
         for key in (b"alpha-key", "schlüssel".encode()):
             allowed = locked.ask(method, where, headers={"Authorization": b"bearer " + key}, bare=True)  # type: ignore[dict-item]
             assert allowed.status != 401, (method, path)
+
+
+def test_a_route_that_is_added_is_in_the_matrix(tmp_path: Path) -> None:
+    app = _app(tmp_path)
+    app.get("/added")(lambda: None)
+    assert ("GET", "/added") in set(_routes(app.routes))
+
+
+@pytest.mark.parametrize("head", [b"Authorization: Bearer " + b"k" * 1_000_000, b"Authorization: Bearer alpha\0-key"])
+def test_a_head_that_no_server_should_take_is_refused_and_harms_nobody(locked: Server, head: bytes) -> None:
+    with socket.create_connection(locked.address, timeout=10) as client, contextlib.suppress(ConnectionError):
+        client.sendall(b"GET /jobs HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n")
+        answer = client.recv(1_000)
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 401 ", b"HTTP/1.1 431 ")) or not answer
+    assert locked.get("/healthz").status == 200
+
+
+def test_of_two_keys_with_a_request_the_first_one_counts(locked: Server) -> None:
+    for first, second, status in ((b"nonsense", b"alpha-key", b"401"), (b"alpha-key", b"nonsense", b"200")):
+        with socket.create_connection(locked.address, timeout=10) as client:
+            keys = b"".join(b"Authorization: Bearer %s\r\n" % key for key in (first, second))
+            client.sendall(b"GET /jobs HTTP/1.1\r\nHost: localhost\r\n" + keys + b"\r\n")
+            assert client.recv(1_000).startswith(b"HTTP/1.1 " + status)
 
 
 def test_an_upload_without_a_key_is_refused_before_it_is_read(locked: Server) -> None:

@@ -67,6 +67,25 @@ def test_every_field_of_the_upload_is_explained(document: Document) -> None:
     assert all(field["description"] for field in form["properties"].values())
 
 
+def test_an_accepted_upload_says_where_to_go_on(document: Document) -> None:
+    operations = {
+        one["operationId"]: path
+        for path, methods in document["paths"].items()
+        for one in methods.values()
+        if "{task_id}" in path
+    }
+    links = document["paths"]["/jobs"]["post"]["responses"]["202"]["links"]
+    assert {link["operationId"] for link in links.values()} == set(operations)
+    assert {link["parameters"]["task_id"] for link in links.values()} == {"$response.body#/task_id"}
+
+
+def test_the_upload_says_that_its_file_needs_a_name(document: Document) -> None:
+    (body,) = document["paths"]["/jobs"]["post"]["requestBody"]["content"].values()
+    header = body["encoding"]["file"]["headers"]["Content-Disposition"]
+    assert header["required"] is True
+    assert 'filename="losses.csv"' in header["example"]
+
+
 def test_no_module_of_the_api_is_over_400_lines() -> None:
     for path in (Path(api_kit.REPOSITORY) / "batch_jobs" / "api").glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path

@@ -205,9 +205,16 @@ def test_a_hostile_task_id_is_404(server: Server, hostile: str) -> None:
 def test_other_addresses_and_methods(server: Server) -> None:
     refused(server.get("/nothing"), 404, "NotFound")
     refused(server.get("/jobs/"), 404, "NotFound")
-    reply = server.ask("DELETE", "/jobs")
-    refused(reply, 405, "MethodNotAllowed")
-    assert reply.headers["Allow"]
+    for method, path, allowed in (
+        ("DELETE", "/jobs", "GET, POST"),
+        ("OPTIONS", "/jobs?limit=1", "GET, POST"),
+        ("POST", f"/jobs/{NO_JOB}", "GET"),
+        ("GET", f"/jobs/{NO_JOB}/cancel", "POST"),
+        ("POST", "/healthz", "GET"),
+    ):
+        reply = server.ask(method, path)
+        refused(reply, 405, "MethodNotAllowed")
+        assert reply.headers["Allow"] == allowed, (method, path)
     refused(server.ask("PUT", f"/jobs/{NO_JOB}"), 405, "MethodNotAllowed")
     refused(server.get("/jobs?limit=0"), 422, "InvalidRequest")
     refused(server.get("/jobs?limit=ten"), 422, "InvalidRequest")

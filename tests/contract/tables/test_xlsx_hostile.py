@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import random
 import re
-import resource
 import socket
 import struct
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake import xlsx_package
+from batch_jobs.intake.recognise import open_table
 from tests.contract.tables.test_xlsx_books import (
     LIMITS,
     MAIN,
@@ -27,20 +29,42 @@ from tests.contract.tables.test_xlsx_books import (
     save,
     save_sheet,
     sheet_xml,
+    text_cell,
 )
 
+MAX_CPU_SECONDS = 2.0
+MAX_GROWTH_BYTES = 100_000_000
 GOOD_SHEET = sheet_xml(header_row("id") + '<row r="2"><c r="A2"><v>1</v></c></row>')
 SHEET = "xl/worksheets/sheet1.xml"
 
 
+def memory(name: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def cost_of(path: Path) -> tuple[str, float, int]:
+    """Take a file in as an upload is; returns why it was refused, seconds of CPU, and by how much memory grew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here
+    before, start = memory("VmRSS"), time.process_time()
+    try:
+        rows = sum(1 for _ in open_table(path, filename="losses.xlsx", sheet=None, limits=LIMITS).rows())
+        why = f"taken, with {rows} rows"
+    except FileRefused as error:
+        why = error.message
+    return why, time.process_time() - start, memory("VmHWM") - before
+
+
 def refused(path: Path, message: str) -> None:
     """Refused for that reason, quickly and in little memory."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before, start = memory("VmRSS"), time.process_time()
     with pytest.raises(FileRefused, match=message):
         read(path)
-    assert time.monotonic() - start < 2
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert time.process_time() - start < MAX_CPU_SECONDS
+    assert memory("VmHWM") - before < MAX_GROWTH_BYTES
 
 
 def patched(path: Path, name: str, change: Callable[[bytearray, int, int], None]) -> Path:
@@ -70,50 +94,135 @@ def bomb(folder: Path, head: bytes, filling: bytes, megabytes: int, tail: bytes)
 HEAD, TAIL = (side.encode() for side in sheet_xml(header_row("id") + "%").split("%"))
 
 
-def test_a_deflate_bomb_is_refused_by_its_ratio(tmp_path: Path) -> None:
-    refused(bomb(tmp_path, HEAD, b" ", 200, TAIL), "unpacks to more than 250 times its size, like a zip bomb")
+def _deflated(folder: Path) -> Path:
+    return bomb(folder, HEAD, b" ", 200, TAIL)
 
 
-def test_a_header_that_lies_about_the_size_is_found_while_inflating(tmp_path: Path) -> None:
-    path = bomb(tmp_path, HEAD, b" ", 200, TAIL)
-
+def _lying(folder: Path) -> Path:
     def lie(data: bytearray, local: int, central: int) -> None:
         struct.pack_into("<I", data, local + 22, 1_000)
         struct.pack_into("<I", data, central + 24, 1_000)
 
-    refused(patched(path, SHEET, lie), "holds more than its header says, like a zip bomb")
+    return patched(_deflated(folder), SHEET, lie)
 
 
-def test_a_million_tiny_cells_in_one_row_are_refused(tmp_path: Path) -> None:
+def _cells_in_one_row(folder: Path) -> Path:
     row = '<row r="2">' + "<c><v>1</v></c>" * 200_000 + "</row>"
-    refused(save_sheet(tmp_path, sheet_xml(header_row("id") + row)), 'column "B": .*no name in the first row')
-    refused(bomb(tmp_path, HEAD + b'<row r="2">', b"<c/>", 4, b"</row>" + TAIL), "like a zip bomb|out of order")
+    return save_sheet(folder, sheet_xml(header_row("id") + row))
 
 
-def test_a_million_empty_shared_strings_are_refused(tmp_path: Path) -> None:
-    refused(save_sheet(tmp_path, GOOD_SHEET, shared="<si><t/></si>" * 1_000_000), "unpacks to more than")
+def _empty_cells(folder: Path) -> Path:
+    return bomb(folder, HEAD + b'<row r="2">', b"<c/>", 4, b"</row>" + TAIL)
 
 
-def test_two_cells_that_span_the_sheet_are_refused_before_they_are_loaded(tmp_path: Path) -> None:
-    far = '<row r="1048576"><c r="XFD1048576" t="inlineStr"><is><t/></is></c></row>'
-    refused(
-        save_sheet(tmp_path, GOOD_SHEET.replace("</sheetData>", far + "</sheetData>")), "spans 17,179,869,184 cells"
-    )
-    middle = '<row r="20000"><c r="ALL20000" t="inlineStr"><is><t/></is></c></row>'
-    refused(save_sheet(tmp_path, GOOD_SHEET.replace("</sheetData>", middle + "</sheetData>")), "only 3 are filled")
+def _empty_strings(folder: Path) -> Path:
+    return save_sheet(folder, GOOD_SHEET, shared="<si><t/></si>" * 1_000_000)
 
 
-def test_a_long_shared_text_on_very_many_cells_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+def _two_cells(place: str) -> Callable[[Path], Path]:
+    row = place.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    cells = f'<row r="{row}"><c r="{place}" t="inlineStr"><is><t/></is></c></row></sheetData>'
+    return lambda folder: save_sheet(folder, GOOD_SHEET.replace("</sheetData>", cells))
+
+
+def _one_text_on_many_cells(folder: Path) -> Path:
     text = "".join(random.Random(1).choices("abcdefgh ", k=200_000))
     rows = "".join(f'<row r="{at}"><c r="A{at}" t="s"><v>0</v></c></row>' for at in range(2, 9_000))
-    refused(
-        save_sheet(tmp_path, sheet_xml(header_row("id") + rows), shared=f"<si><t>{text}</t></si>"), "more cells or text"
-    )
+    return save_sheet(folder, sheet_xml(header_row("id") + rows), shared=f"<si><t>{text}</t></si>")
 
 
-def test_a_tag_without_end_is_refused(tmp_path: Path) -> None:
+def _tag_without_end(folder: Path) -> Path:
     filling = bytes(random.Random(1).choices(b"abcdefghijklmnopqrstuvwxyz", k=1 << 20))
-    refused(bomb(tmp_path, HEAD + b'<row r="2" x="', filling, 3, b'"/>' + TAIL), "holds a tag of more than")
+    return bomb(folder, HEAD + b'<row r="2" x="', filling, 3, b'"/>' + TAIL)
+
+
+def _many_columns(folder: Path) -> Path:
+    names = (f"{chr(65 + at // 676)}{chr(65 + at // 26 % 26)}{chr(65 + at % 26)}1" for at in range(14_000))
+    return save_sheet(folder, sheet_xml(f'<row r="1">{"".join(text_cell(name, name) for name in names)}</row>'))
+
+
+def _entities(folder: Path) -> Path:
+    parts = book_parts([GOOD_SHEET], shared="<si><t>x</t></si>")
+    parts["xl/sharedStrings.xml"] = ENTITIES + "]>" + parts["xl/sharedStrings.xml"].replace("</", "&k;</", 1)
+    return save(folder / "book.xlsx", parts)
+
+
+BOMBS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "deflate": (_deflated, "unpacks to more than 250 times its size, like a zip bomb"),
+    "lying header": (_lying, "holds more than its header says, like a zip bomb"),
+    "cells in one row": (_cells_in_one_row, 'column "B": .*no name in the first row'),
+    "empty cells": (_empty_cells, "like a zip bomb|out of order"),
+    "empty strings": (_empty_strings, "unpacks to more than"),
+    "far cell": (_two_cells("XFD1048576"), "spans 17,179,869,184 cells"),
+    "two cells": (_two_cells("ALL20000"), "only 3 are filled"),
+    "one text on many cells": (_one_text_on_many_cells, "more cells or text"),
+    "tag without end": (_tag_without_end, "holds a tag of more than"),
+    "many columns": (_many_columns, "columns, more than 1,000"),
+    "entities": (_entities, "holds a DOCTYPE"),
+}
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """A new process a task, forked from one that has loaded this module and nothing else: memory is counted clean."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_quickly_and_in_little_memory(
+    tmp_path: Path, processes: ProcessPoolExecutor, name: str
+) -> None:
+    make, message = BOMBS[name]
+    why, seconds, growth = processes.submit(cost_of, make(tmp_path)).result()
+    assert re.search(message, why), why
+    assert seconds < MAX_CPU_SECONDS
+    assert growth < MAX_GROWTH_BYTES
+
+
+def test_the_measure_sees_memory_and_time(tmp_path: Path, processes: ProcessPoolExecutor) -> None:
+    """A cell that is held whole costs what it holds, and more rows cost more time."""
+    rows = "".join(f'<row r="{at}"><c r="A{at}"><v>{at}</v></c></row>' for at in range(2, 60_000))
+    many = save_sheet(tmp_path, sheet_xml(header_row("id") + rows))
+    why, seconds, _ = processes.submit(cost_of, many).result()
+    assert why == "taken, with 59998 rows"
+    assert seconds > 0.05
+    assert processes.submit(_held_megabytes, 150).result() > MAX_GROWTH_BYTES
+
+
+def _held_megabytes(count: int) -> int:
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = memory("VmRSS")
+    held = b"x" * (count << 20)
+    return memory("VmHWM") - before if held else 0
+
+
+FIXED_ELSEWHERE = "a bug of intake, reported; strict, so that its mending is seen here"
+
+
+def _nested(folder: Path) -> Path:
+    """9 MB of tags that are opened and never closed, in 80 KB."""
+    chance = random.Random(1)
+    tags = b"".join(b"<a>" * 300 + b"<b%d>" % chance.randrange(10**6) for _ in range(10_000))
+    return bomb(folder, HEAD, tags, 0, tags + TAIL)
+
+
+def _names(folder: Path) -> Path:
+    """Each tag has a name of its own, and the parser keeps every name that it has seen."""
+    return save_sheet(folder, sheet_xml(header_row("id") + "".join(f"<t{n}/>" for n in range(700_000))))
+
+
+@pytest.mark.xfail(reason=FIXED_ELSEWHERE, strict=True)
+@pytest.mark.parametrize("make", [_nested, _names])
+def test_a_bomb_for_the_parser_itself_is_refused(
+    tmp_path: Path, processes: ProcessPoolExecutor, make: Callable[[Path], Path]
+) -> None:
+    why, seconds, growth = processes.submit(cost_of, make(tmp_path)).result()
+    assert growth < MAX_GROWTH_BYTES, (why, seconds, growth)
+    assert seconds < MAX_CPU_SECONDS
+    assert not why.startswith("taken")
 
 
 ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + "".join(
