@@ -86,12 +86,18 @@ def sync_failed(place: Path | str, reason: object) -> NoReturn:
     Raises:
         SyncFailed: always.
     """
-    global _failed_sync
-    _failed_sync = (
+    error = SyncFailed(
         f"{place}: the disk could not make data durable ({reason}), so this process stops. What was recorded before "
         "is safe. Check the disk and its free space, then run the same command again"
     )
-    raise SyncFailed(_failed_sync)
+    sync_failed_in_worker(error)
+    raise error
+
+
+def sync_failed_in_worker(error: SyncFailed) -> None:
+    """Remember the failed sync of a process that works for this one: its files are this one's, too."""
+    global _failed_sync
+    _failed_sync = error.message
 
 
 def sync_file(handle: IO[bytes], place: Path) -> None:

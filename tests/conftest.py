@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ for name in KEY_VARIABLES:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin the record of figures anew; workers of xdist append to their starter's."""
-    if not hasattr(config, "workerinput"):
-        figures.DEFAULT.unlink(missing_ok=True)
+    """Begin a record of figures; workers of xdist append to their starter's."""
+    if not hasattr(config, "workerinput") and figures.VARIABLE not in os.environ:
+        handle, name = tempfile.mkstemp(prefix="figures-", suffix=".jsonl")
+        os.close(handle)
+        os.environ[figures.VARIABLE] = name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

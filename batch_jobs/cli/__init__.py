@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import sys
 import traceback
+from typing import NoReturn
 
 import click
 
-from batch_jobs.errors import EXIT_BUG, EXIT_INTERRUPTED, BatchJobsError
+from batch_jobs.errors import EXIT_BUG, EXIT_INTERRUPTED, BatchJobsError, StoreError, SyncFailed
 
 COMMANDS = {
     "run": "batch_jobs.cli.run:run",
@@ -34,6 +38,8 @@ HELP = {
     "rebuild-store": "Make the folders and manifests anew from the ledger.",
     "check-store": "Say whether all that the store holds agrees.",
 }
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+"""What a machine does to a program; any other OSError that comes this far is a bug."""
 EPILOG = """\b
 A first try, without a key and without cost:
   batch-jobs init my-project && cd my-project
@@ -100,15 +106,32 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\ninterrupted", err=True)
         code = EXIT_INTERRUPTED
-    except BatchJobsError as error:
-        click.echo(f"{click.style('error', fg='red')}  {error.message}", err=True)
-        code = error.exit_code
     except BrokenPipeError:
         code = EXIT_BUG
-    except Exception:
-        click.echo(traceback.format_exc(), err=True)
+    except Exception as error:
+        code = _told(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> int:
+    """Say what went wrong; returns the exit code. After a failed sync the process ends here."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        error = StoreError(f"{error.filename or 'the store'}: {error.strerror}: see to it, then run it again")
+    if not isinstance(error, BatchJobsError):
+        click.echo("".join(traceback.format_exception(error)), err=True)
         click.echo(
             "error  this is a bug of batch-jobs, not yours; what was answered is kept. Report the lines above", err=True
         )
-        code = EXIT_BUG
-    sys.exit(code if isinstance(code, int) else 0)
+        return EXIT_BUG
+    click.echo(f"{click.style('error', fg='red')}  {error.message}", err=True)
+    if isinstance(error, SyncFailed):
+        _leave_at_once(error.exit_code)
+    return error.exit_code
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """End without closing anything: a database that is closed writes and syncs once more, and would be believed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

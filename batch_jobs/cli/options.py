@@ -63,14 +63,16 @@ def project_options(function: F) -> F:
 
 @contextlib.contextmanager
 def opened(place: Place) -> Iterator[Project]:
-    """The project of this place."""
+    """The project of this place; left open after a failed sync, as closing a database writes and syncs again."""
+    from batch_jobs import system
     from batch_jobs.lifecycle.project import open_project
 
     project = open_project(place.config, place.root, simulated=place.sandbox)
     try:
         yield project
     finally:
-        project.close()
+        if not system.sync_has_failed():
+            project.close()
 
 
 def full_id(project: Project, given: str) -> str:

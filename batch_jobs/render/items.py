@@ -12,7 +12,7 @@ from typing import Any
 
 from batch_jobs.arrow import integers
 from batch_jobs.models import SHEET_ROW
-from batch_jobs.storage.files import adopt
+from batch_jobs.storage.files import adopt, store_errors
 
 BATCH_ROWS = 10_000
 _ITEMS = """
@@ -173,7 +173,7 @@ def _copy(connection: Any, query: str, target: Path) -> None:
 
     temp = target.with_suffix(".tmp")
     reader = connection.sql(query).to_arrow_reader(BATCH_ROWS)
-    with pq.ParquetWriter(temp, reader.schema) as writer:
+    with store_errors(temp), pq.ParquetWriter(temp, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
     adopt(temp, target)

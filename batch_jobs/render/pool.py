@@ -10,9 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
-from batch_jobs.errors import RenderFailed
+from batch_jobs import system
+from batch_jobs.errors import RenderFailed, SyncFailed
 from batch_jobs.render.spec import RenderSpec
 from batch_jobs.render.worker import render_segment
+from batch_jobs.storage.files import store_errors
 
 
 def render_all(spec: RenderSpec, progress: Callable[[int], None]) -> int:
@@ -27,12 +29,15 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None]) -> int:
 
     Raises:
         RenderFailed: a worker process died.
+        StoreError: the disk is full, or can't be written.
+        SyncFailed: the disk could not make a worker's files durable.
     """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(spec.snapshot) as snapshot:
         sizes = [snapshot.metadata.row_group(group).num_rows for group in range(snapshot.metadata.num_row_groups)]
-    spec.plan.mkdir(parents=True, exist_ok=True)
+    with store_errors(spec.plan):
+        spec.plan.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")  # fork is not safe in a process with threads
     workers = min(os.cpu_count() or 1, max(len(sizes), 1))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
@@ -46,7 +51,9 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None]) -> int:
                 "a worker process died while it rendered the requests (out of memory, or the prompt module ended it); "
                 f"nothing was sent. Check {spec.prompt_file} and the memory, then run the same command again"
             ) from error
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SyncFailed):
+                system.sync_failed_in_worker(error)
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return len(sizes)

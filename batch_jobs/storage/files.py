@@ -33,13 +33,15 @@ def store_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        told = error.strerror or str(error)
         fixes = {
-            errno.ENOSPC: "the disk is full: free some space, then run the same command again",
-            errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
+            errno.ENOSPC: "the disk is full: free some space",
+            errno.EDQUOT: "the disk quota is used up: free some space",
             errno.EACCES: "no right to write there: check the folder's owner and rights",
-            errno.EROFS: "the file system is read-only",
+            errno.EROFS: "the file system is read-only: make it writable",
+            errno.EIO: f"{told}: check the disk",
         }
-        text = fixes.get(error.errno or 0, error.strerror or str(error))
+        text = f"{fixes.get(error.errno or 0, f'{told}: see to it')}, then run the same command again"
         raise StoreError(f"{error.filename or place}: {text}") from error
 
 

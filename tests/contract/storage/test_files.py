@@ -93,7 +93,7 @@ def test_a_write_that_does_not_fit_is_the_stores_error_and_leaves_nothing(tmp_pa
     target = tmp_path / "file"
     atomic_write(target, b"old")
     run = subprocess.run([sys.executable, "-c", LIMITED, str(target)], capture_output=True, text=True, check=True)
-    assert run.stdout == f"{target}: File too large\n"
+    assert run.stdout == f"{target}: File too large: see to it, then run the same command again\n"
     assert target.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
@@ -145,6 +145,7 @@ def test_each_disk_error_says_where_and_what(number: int, said: str) -> None:
     with pytest.raises(StoreError, match=said) as caught, store_errors(Path("the place")):
         raise OSError(number, os.strerror(number))
     assert caught.value.message.startswith("the place: ")
+    assert caught.value.message.endswith(", then run the same command again")
     with pytest.raises(StoreError, match="the file: "), store_errors(Path("the place")):
         raise OSError(number, os.strerror(number), "the file")
 
