@@ -1,0 +1,363 @@
+"""The provider's side of a simulated world: its batches, what it executes and bills, its files.
+
+It lives on through every crash of ours, keeps its own time, and notices by itself when something is paid for twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from batch_jobs.models import BatchProblem, BatchState, BatchView, Counts, Mode
+from providers._transport import CLOCK_SKEW_SECONDS
+from tests.contract.lifecycle.kit import Sent, answer_text
+from tests.simulation.faults import Fault, Faults
+from tests.simulation.lines import (
+    BILLED,
+    LAST,
+    MENDABLE,
+    Fate,
+    Said,
+    answered,
+    error_of,
+    mass_error,
+    may_be_sent_again,
+    not_executed,
+    price_of,
+    say,
+)
+from tests.simulation.violations import Kind, Violation
+
+HOUR = 3600.0
+TRANSIENT_PROBLEM = "token_limit_exceeded"
+PROBLEMS = ("invalid_json_line", "duplicate_custom_id", "model_mismatch")
+
+
+@dataclass
+class Batch:
+    """A batch at the provider. Times are the provider's.
+
+    Attributes:
+        key: the shard key that came with the create; a keyless provider keeps it to itself.
+        too_late: the create took longer than any quarantine: the one double that can't be prevented.
+        fates: event -> what became of it, once the batch has ended.
+        looked: how often our side has asked for it: then it is the one that the ledger goes by.
+        left_alone: a double that ran on in plain sight when our side looked at the batch that it goes by.
+        fetched: its results were handed out.
+        gone: the provider denied that there is such a batch.
+    """
+
+    batch_id: str
+    key: str
+    requests: list[Sent]
+    accepted_at: float
+    visible_at: float
+    ends_at: float
+    too_late: bool = False
+    state: BatchState = BatchState.IN_PROGRESS
+    word: str = "in_progress"
+    problems: tuple[BatchProblem, ...] = ()
+    cancel_at: float | None = None
+    fates: dict[str, Fate] = field(default_factory=dict)
+    executed: set[str] = field(default_factory=set)
+    files: dict[str, bytes] = field(default_factory=dict)
+    looked: int = 0
+    left_alone: bool = False
+    fetched: bool = False
+    gone: bool = False
+
+    @property
+    def job(self) -> str:
+        return self.key.partition("-")[0]
+
+
+@dataclass
+class Call:
+    """One single call that was executed, and whether what it gave is durable on our side."""
+
+    event: str
+    job: str
+    fate: Fate
+    process: int
+    cached: bool = False
+    counted: bool = False
+    lost: bool = False
+
+
+class Server:
+    """One provider account and what is behind it.
+
+    Args:
+        faults: what goes wrong.
+        now: the true time.
+        report: takes a violation.
+        quarantine: how late a create may be accepted at most, in the promise's terms.
+        forgiven: how often an item of a job was opened again by our side, because not it was at fault.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        now: Callable[[], float],
+        report: Callable[[Violation], None],
+        quarantine: float,
+        forgiven: Callable[[str, str], int],
+    ) -> None:
+        self.faults, self.now, self.report, self.quarantine = faults, now, report, quarantine
+        self.forgiven = forgiven
+        self.low_balance = False
+        self.step_began = 0.0
+        self.keyless = faults.strikes(Fault.KEYLESS, chance=1.0)
+        self.batches: list[Batch] = []
+        self.calls: list[Call] = []
+        self.strangers: list[BatchView] = []
+        self.uploads = 0
+        self._stranger_ends = 0.0
+
+    # --- batches ---------------------------------------------------------------------------------------------
+
+    def accept(self, key: str, requests: list[Sent], delay: float = 0.0) -> Batch:
+        """Take a batch in, perhaps only after a while; whatever was answered before should not be in it."""
+        at, faults = self.now() + delay, self.faults
+        lag = faults.between("lag", 5, 300) if faults.strikes(Fault.LIST_LAG) else 0.0
+        takes = faults.between("takes", 20, 1500)
+        if faults.strikes(Fault.SLOW_BATCH):
+            takes = faults.between("takes", 24, 30) * HOUR
+        batch = Batch(f"batch-{len(self.batches) + 1}", key, requests, at, at + lag, at + takes)
+        batch.too_late = delay > self.quarantine
+        self._audit(batch)
+        self.batches.append(batch)
+        return batch
+
+    def _audit(self, new: Batch) -> None:
+        """The promise itself, at the moment when money is about to be spent."""
+        if new.too_late:
+            return
+        for other in self.batches:
+            if other.key == new.key and not other.too_late:
+                self.report(Violation(Kind.PAID_TWICE, f"a second batch was made for shard {_short(new.key)}"))
+        for sent in new.requests:
+            self._audit_item(sent.event, new.job, _short(new.key), new)
+
+    def _audit_item(self, event: str, job: str, place: str, new: Batch | None) -> None:
+        """Answered or under way for anybody, it is not sent; failed for this job, it is sent as the policy says."""
+        history: list[Fate] = []
+        for batch in self.batches:
+            if self._is_orphan(batch, new) or all(sent.event != event for sent in batch.requests):
+                continue
+            self.settle(batch)
+            fate = batch.fates.get(event)
+            if fate is None:
+                self.report(Violation(Kind.PAID_TWICE, f"{event} was sent in {place} while {batch.batch_id} runs"))
+                return
+            if fate is Fate.GOOD or batch.job == job:
+                history.append(fate)
+        made = [call for call in self.calls if call.event == event and not call.lost]
+        history += [call.fate for call in made if call.fate is Fate.GOOD or call.job == job]
+        if not may_be_sent_again(_forgiving(history, self.forgiven(job, event)), calls=new is None):
+            kind = Kind.PAID_TWICE if Fate.GOOD in history else Kind.SENT_AGAIN
+            self.report(Violation(kind, f"{event} was sent again in {place} after {list(map(str, history))}"))
+
+    def _is_orphan(self, batch: Batch, new: Batch | None) -> bool:
+        """One of two batches of a shard, and not the one that our side goes by."""
+        others = [other for other in self.batches if other is not batch] + ([new] if new else [])
+        return not batch.looked and (batch.too_late or any(other.key == batch.key for other in others))
+
+    def find(self, batch_id: str) -> Batch | None:
+        """A batch that exists by now, as it stands now."""
+        for batch in self.batches:
+            if batch.batch_id == batch_id and batch.accepted_at <= self.now():
+                self.settle(batch)
+                return batch
+        return None
+
+    def look(self, batch: Batch) -> None:
+        """Our side looks at this batch, so at its doubles it had to look as well."""
+        batch.looked += 1
+        for other in self.batches:
+            if other is not batch and other.key == batch.key and other.visible_at <= self.step_began:
+                self.settle(other)
+                other.left_alone = not other.state.terminal and other.cancel_at is None
+
+    def listed(self, since: float) -> list[Batch]:
+        """What a listing shows now, newest first, down to a time and a bit further."""
+        shown = [batch for batch in self.batches if max(batch.visible_at, batch.accepted_at) <= self.now()]
+        for batch in shown:
+            self.settle(batch)
+        shown.sort(key=lambda batch: (batch.accepted_at, batch.batch_id), reverse=True)
+        return [batch for batch in shown if batch.accepted_at >= since - CLOCK_SKEW_SECONDS]
+
+    def cancel(self, batch: Batch) -> bool:
+        """Whether the provider will stop: not what has ended, and not twice."""
+        if batch.state.terminal or batch.cancel_at is not None:
+            return False
+        batch.cancel_at = self.now() + self.faults.between("cancel", 1, 600)
+        batch.state, batch.word = BatchState.CANCELLING, "cancelling"
+        return True
+
+    def next_changes(self) -> list[float]:
+        """When something will happen at the provider by itself."""
+        times = [t for b in self.batches if not b.state.terminal for t in (b.ends_at, b.cancel_at) if t]
+        times += [self._stranger_ends] if self.strangers else []
+        return sorted(at for at in times if at > self.now())
+
+    def view(self, batch: Batch) -> BatchView:
+        """The batch as the API shows it now; what it counts, and its words, may be nonsense."""
+        total, done = len(batch.requests), len(batch.executed)
+        counts = Counts(total, done, total - done if batch.state.terminal else 0)
+        word = batch.word
+        if not self.keyless and self.faults.strikes(Fault.COUNTS_LIE):
+            counts = Counts(total + 7, self.faults.pick("lie", [0, total, 10 * total]), 3)
+        if not batch.state.terminal and self.faults.strikes(Fault.UNKNOWN_STATE):
+            word = "paused_by_moonlight"
+        at = datetime.fromtimestamp(batch.accepted_at, UTC)
+        key = None if self.keyless else batch.key
+        return BatchView(batch.batch_id, batch.state, word, counts, at, key, batch.problems)
+
+    # --- how a batch ends ------------------------------------------------------------------------------------
+
+    def settle(self, batch: Batch) -> None:
+        """End a batch whose time has come."""
+        if batch.state.terminal:
+            return
+        if batch.cancel_at is not None and batch.cancel_at <= min(self.now(), batch.ends_at):
+            if self.faults.strikes(Fault.CANCEL_TOO_LATE, chance=1.0):
+                self._complete(batch)
+            else:
+                self._half(batch, BatchState.CANCELLED, "batch_cancelled", Fate.CANCELLED)
+        elif batch.ends_at <= self.now():
+            self._end(batch)
+
+    def _end(self, batch: Batch) -> None:
+        strikes = self.faults.strikes
+        if strikes(Fault.TOKEN_LIMIT):
+            self._fail(batch, TRANSIENT_PROBLEM, Fate.NOT_NOW)
+        elif strikes(Fault.VALIDATION):
+            self._fail(batch, self.faults.pick("problem", PROBLEMS), Fate.NOT_RUN)
+        elif strikes(Fault.EXPIRES):
+            self._half(batch, BatchState.EXPIRED, "batch_expired", Fate.EXPIRED)
+        elif strikes(Fault.PROVIDER_CANCELS):
+            self._half(batch, BatchState.CANCELLED, "batch_cancelled", Fate.CANCELLED)
+        else:
+            self._complete(batch)
+
+    def _fail(self, batch: Batch, code: str, fate: Fate) -> None:
+        batch.state, batch.word = BatchState.FAILED, "failed"
+        batch.problems = (BatchProblem(code, f"{code}: see the guide", 1),)
+        batch.fates = {sent.event: fate for sent in batch.requests}
+
+    def _half(self, batch: Batch, state: BatchState, code: str, fate: Fate) -> None:
+        """Some are executed and paid for, the others are not; they are named in the error file, or are not."""
+        batch.state, batch.word = state, state.value
+        done = {s.event for s in self.faults.shuffled("half", batch.requests)[: len(batch.requests) // 2 + 1]}
+        named = self.faults.draw("named") < 0.5
+        rest = Said(fate, b"", error=True)
+        said = [(s, say(self.faults, s) if s.event in done else rest) for s in batch.requests]
+        batch.fates = {sent.event: one.fate for sent, one in said}
+        kept = [(s, Said(fate, not_executed(s, code), error=True) if one is rest else one) for s, one in said]
+        self._write(batch, kept if named else [(s, one) for s, one in kept if s.event in done])
+
+    def _complete(self, batch: Batch) -> None:
+        batch.state, batch.word = BatchState.COMPLETED, "completed"
+        if self._is_low():
+            said = [(sent, mass_error(sent)) for sent in batch.requests]
+        elif self.faults.strikes(Fault.ONLY_ERROR_FILE):
+            said = [(sent, error_of(self.faults, sent)) for sent in batch.requests]
+        else:
+            said = [(sent, say(self.faults, sent)) for sent in batch.requests]
+        batch.fates = {sent.event: one.fate for sent, one in said}
+        if self.faults.strikes(Fault.NO_FILE):
+            self._forget(batch, batch.requests)
+        else:
+            self._write(batch, said)
+
+    def _is_low(self) -> bool:
+        """From when on everything fails alike, until somebody tops the account up."""
+        self.low_balance = not self.faults.quiet and (self.low_balance or self.faults.strikes(Fault.MASS_ERRORS))
+        return self.low_balance
+
+    def _forget(self, batch: Batch, which: Iterable[Sent]) -> None:
+        """Executed and billed, and never handed out."""
+        batch.fates.update({sent.event: Fate.MISSING for sent in which})
+
+    def _write(self, batch: Batch, said: list[tuple[Sent, Said]]) -> None:
+        """The files of an ended batch, spoiled by whatever is on."""
+        lines, errors = self._spoiled(batch, [(s, one) for s, one in said if self.keyless or not one.error]), []
+        if not self.keyless:
+            errors = [one.line for _, one in said if one.error]
+        if self.faults.strikes(Fault.SHUFFLED):
+            lines = self.faults.shuffled("order", lines)
+        batch.executed = {sent.event for sent, one in said if one.fate in BILLED}
+        for name, content in (("output.jsonl", lines), ("errors.jsonl", errors)):
+            if content:
+                batch.files[name] = b"".join(line + b"\n" for line in content)
+        if len(batch.files) == 2:
+            self.faults.note(Fault.BOTH_FILES)
+
+    def _spoiled(self, batch: Batch, said: list[tuple[Sent, Said]]) -> list[bytes]:
+        lines: list[bytes] = []
+        for sent, one in said:
+            if self.faults.strikes(Fault.ROW_MISSING):
+                self._forget(batch, [sent])
+            elif self.faults.strikes(Fault.BAD_LINE):
+                self._forget(batch, [sent])
+                lines.append(self.faults.pick("bad", [one.line[: len(one.line) // 2], b"{}", b"\xff\xfe", b"[1, 2]"]))
+            elif one.fate is Fate.GOOD and self.faults.strikes(Fault.ROW_DOUBLED):
+                batch.fates[sent.event] = Fate.DOUBLED
+                lines += self.faults.shuffled("twice", [one.line, answered(sent, answer_text("somebody else"))])
+            else:
+                lines.append(one.line)
+        if self.faults.strikes(Fault.UNKNOWN_ID) and batch.requests:
+            lines.insert(0, self._stray(batch))
+        return lines
+
+    def _stray(self, batch: Batch) -> bytes:
+        """An answer under an id that is none of this shard's."""
+        round_no = batch.key.replace("-r0-", "-r9-") if "-r0-" in batch.key else batch.key.replace("-r", "-r9")
+        ids = [f"{'0' * 32}-r0-s0-i0", f"{batch.key}-i99", f"{batch.key}-i00", f"{round_no}-i0", "request-1"]
+        return answered(Sent(self.faults.pick("stray", ids), batch.requests[0].body), answer_text("somebody else"))
+
+    def stranger(self, size: int) -> list[BatchView]:
+        """Another program's batch of the same size in the same account, made at about the same time."""
+        if not self.strangers and self.faults.strikes(Fault.STRANGER, chance=0.5):
+            at = datetime.fromtimestamp(self.now(), UTC)
+            view = BatchView("stranger-1", BatchState.IN_PROGRESS, "in_progress", Counts(size), at)
+            self.strangers.append(view)
+            self._stranger_ends = self.now() + self.faults.between("stranger", 60, 3 * HOUR)
+        if self.strangers and self.now() >= self._stranger_ends:
+            self.strangers = [replace(self.strangers[0], state=BatchState.COMPLETED)]
+        return [view for view in self.strangers if view.counts.total == size]
+
+    # --- single calls ----------------------------------------------------------------------------------------
+
+    def call(self, sent: Sent, job: str, process: int, *, replaced: bool) -> Said:
+        """Execute one call now; one of a process that was replaced and has not noticed yet can't be prevented."""
+        if not replaced:
+            self._audit_item(sent.event, job, "a call", None)
+        said = mass_error(sent) if self._is_low() else say(self.faults, sent)
+        self.calls.append(Call(sent.event, job, said.fate, process, lost=replaced))
+        return said
+
+    def reject_call(self, sent: Sent, job: str, process: int, *, replaced: bool) -> None:
+        """Refuse to execute a call, for good."""
+        self.calls.append(Call(sent.event, job, Fate.FAILED, process, lost=replaced))
+
+    # --- the bill --------------------------------------------------------------------------------------------
+
+    def handed_out(self, batches: Iterable[Batch]) -> float:
+        """What the job has to have counted of these batches, in USD."""
+        return sum(
+            price_of(event, Mode.BATCH) for batch in batches for event, fate in batch.fates.items() if fate in BILLED
+        )
+
+
+def _forgiving(history: list[Fate], times: int) -> list[Fate]:
+    """The history without so many failures that were not the item's own; what was before them is forgotten too."""
+    if not times:
+        return history
+    return [fate for fate in history if fate in LAST - MENDABLE] + [f for f in history if f in MENDABLE][times:]
+
+
+def _short(key: str) -> str:
+    return key.partition("-")[2]

@@ -1,0 +1,204 @@
+"""What the simulator puts in the place of the world outside: time, leases' neighbours, syncs, threads.
+
+Nothing of the product's own decisions is replaced. Two reads are only made cheaper: one DuckDB for all queries, and one
+read-only engine for all checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+from sqlalchemy import Engine
+
+from batch_jobs import system
+from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, concurrent, filing, merge
+from batch_jobs.lifecycle.joblog import ROOT_LOGGER
+from batch_jobs.render.items import Place, read_places
+from batch_jobs.render.prompts import load_prompt
+from batch_jobs.storage import claims, events, jobs, leases
+from tests.simulation.faults import Fault
+from tests.simulation.world import World
+
+
+class Stage:
+    """Holds the world that is on."""
+
+    def __init__(self) -> None:
+        self._world: World | None = None
+
+    @property
+    def world(self) -> World:
+        assert self._world is not None, "no world is on the stage"
+        return self._world
+
+    @contextlib.contextmanager
+    def shows(self, world: World) -> Iterator[None]:
+        """Play one world."""
+        self._world = world
+        try:
+            yield
+        finally:
+            world.close()
+            self._world = None
+
+    # --- time and chance -------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """In the place of `time.time`."""
+        return self.world.client_time()
+
+    def random(self) -> float:
+        """In the place of `random.random`."""
+        return self.world.faults.draw("jitter")
+
+    def sleeping(self, event: threading.Event) -> Callable[[float], None]:
+        """In the place of tenacity's sleep: time passes at once."""
+
+        def sleep(seconds: float) -> None:
+            if not event.is_set():
+                self.world.sleep(seconds)
+
+        return sleep
+
+    # --- leases ----------------------------------------------------------------------------------------------
+
+    def holder_name(self) -> str:
+        return self.world.running[-1].name
+
+    def is_dead(self, holder: str) -> bool:
+        """Only of a process of the same machine it can be told."""
+        return holder.startswith("here:") and holder in self.world.dead
+
+    # --- the disk --------------------------------------------------------------------------------------------
+
+    def fsync(self, handle: int) -> None:
+        if self.world.faults.strikes(Fault.SYNC_FAILS, chance=0.02):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.world.disk.fsync(handle)
+
+    def sync_filesystem(self, _: Path) -> None:
+        self.world.disk.sync_all()
+
+
+class OwnThread:
+    """In the place of a thread pool: whatever is submitted is done at once, in its order."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> OwnThread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@contextlib.contextmanager
+def set_up() -> Iterator[Stage]:
+    """Put everything in its place, and take it away again."""
+    stage = Stage()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (leases, events, jobs, claims):
+            patch.setattr(module, "time", stage)
+        patch.setattr(advance, "random", stage)
+        patch.setattr(leases, "holder_name", stage.holder_name)
+        patch.setattr(leases, "_is_dead", stage.is_dead)
+        patch.setattr(leases, "release", _release_of_the_living(stage, leases.release))
+        patch.setattr(concurrent, "ThreadPoolExecutor", OwnThread)
+        patch.setattr(concurrent, "sleep_using_event", stage.sleeping)
+        patch.setattr(os, "fsync", stage.fsync)
+        patch.setattr(system, "sync_filesystem", stage.sync_filesystem)
+        patch.setattr(os, "replace", _noticed(stage, os.replace))
+        _make_cheap(patch)
+        yield stage
+
+
+def _release_of_the_living(stage: Stage, release: Callable[[Engine, leases.Lease], None]) -> Any:
+    """A process that died gives nothing back."""
+
+    def maybe(engine: Engine, lease: leases.Lease) -> None:
+        if lease.holder not in stage.world.dead:
+            release(engine, lease)
+
+    return maybe
+
+
+def _noticed(stage: Stage, replace: Callable[[Any, Any], None]) -> Any:
+    def noticed(source: Any, target: Any) -> None:
+        stage.world.disk.renaming(Path(target))
+        replace(source, target)
+
+    return noticed
+
+
+class NoThread:
+    """In the place of the thread that renews a lease: no `advance` takes so long here."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+def _make_cheap(patch: pytest.MonkeyPatch) -> None:
+    """What costs a job most of its time and is the same for every copy of the template is done once.
+
+    A DuckDB of its own takes 15 ms, a new engine compiles each query anew; plans and prompts never change.
+    """
+    patch.setattr(logging.getLogger(ROOT_LOGGER), "propagate", False)  # each job has its own log file all the same
+    patch.setattr(leases, "threading", SimpleNamespace(Thread=NoThread, Event=threading.Event))
+    patch.setattr(filing, "read_places", _read_once(read_places))
+    patch.setattr(merge, "load_prompt", lru_cache(load_prompt))
+    for module in (check_plan, check_folders):
+        patch.setattr(module, "query_parquet", _queried_once(check_plan.query_parquet))
+    shared = duckdb.connect(config={"threads": 1})
+    patch.setattr(duckdb, "connect", lambda *_, **__: shared.cursor())
+    patch.setattr(check_databases, "open_read_only", lru_cache(check_databases.open_read_only))
+
+
+def _read_once(read: Callable[..., Iterator[Place]]) -> Any:
+    known: dict[tuple[Path, tuple[int, ...] | None], list[Place]] = {}
+
+    def places(plan: Path, snapshot: Path, chosen: list[int] | None = None) -> Iterator[Place]:
+        key = plan, tuple(chosen) if chosen is not None else None
+        if key not in known:
+            known[key] = list(read(plan, snapshot, chosen))
+        yield from known[key]
+
+    return places
+
+
+def _queried_once(query_parquet: Callable[..., Iterator[tuple[Any, ...]]]) -> Any:
+    known: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+
+    def rows(query: str, tables: dict[str, Any], spill: Path) -> Iterator[tuple[Any, ...]]:
+        if not all(isinstance(table, Path) for table in tables.values()):
+            yield from query_parquet(query, tables, spill)
+            return
+        key = query, *map(str, tables.values())
+        if key not in known:
+            known[key] = list(query_parquet(query, tables, spill))
+        yield from known[key]
+
+    return rows
