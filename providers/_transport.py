@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
@@ -35,7 +35,8 @@ from providers.codes import error_class
 from providers.contract import ShardFile
 
 BLOCK_BYTES = 1 << 20
-CLOCK_SKEW_SECONDS = 60
+CLOCK_SKEW_SECONDS = 600
+"""How far a list reaches back beyond its `since`: a clock may have been set right meanwhile."""
 WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 10.0)
 """Pauses between looks at an uploaded file, about half a minute in all: providers show it late (a 404 at first)."""
 
@@ -203,6 +204,21 @@ def required_text(reply: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise UnreadableReply(f'The reply holds no "{name}". {ADVICE[UnreadableReply]}.')
     return value
+
+
+def oldest_of(since: datetime, now: datetime | None, headers: httpx2.Headers) -> datetime:
+    """The time, by the provider's clock, before which a batch can't have been created.
+
+    Args:
+        since: when the create was sent, by our clock.
+        now: our clock.
+        headers: of the provider's reply; `Date` is its clock.
+    """
+    behind = timedelta()
+    if now is not None:
+        with suppress(KeyError, ValueError):
+            behind = max(now - parsedate_to_datetime(headers["date"]).astimezone(UTC), behind)
+    return since - behind - timedelta(seconds=CLOCK_SKEW_SECONDS)
 
 
 def parse_time(value: object) -> datetime | None:

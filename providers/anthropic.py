@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -29,9 +29,9 @@ from batch_jobs.models import BatchState, BatchView, Counts, ItemResult
 from providers._reading import as_count, as_dict, as_dicts, as_text, load_object
 from providers._transport import (
     BLOCK_BYTES,
-    CLOCK_SKEW_SECONDS,
     answered_error,
     delete_each,
+    oldest_of,
     opened,
     parse_time,
     provider_error,
@@ -119,28 +119,23 @@ class AnthropicProvider:
             )
         return _view(reply_object(response.content))
 
-    def find_batches(self, shard: ShardFile, since: datetime) -> list[BatchView]:
+    def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         """List the batches that may hold the shard: of its size, created at or after `since`, newest first."""
-        oldest = since - timedelta(seconds=CLOCK_SKEW_SECONDS)
-        return [
-            view
-            for view in self._listed(oldest)
-            if view.counts.total == shard.requests and (view.created_at is None or view.created_at >= oldest)
-        ]
+        return [view for view in self._listed(since, now) if view.counts.total == shard.requests]
 
-    def _listed(self, oldest: datetime) -> Iterator[BatchView]:
-        """Every batch, newest first as Anthropic lists them, down to the first page with an older one."""
+    def _listed(self, since: datetime, now: datetime | None) -> Iterator[BatchView]:
+        """Every batch that is not too old, newest first as Anthropic lists them, down to the first page with one."""
         after = ""
         while True:
             with self._translated():
                 raw = self._client.messages.batches.with_raw_response.list(
                     limit=_PAGE, after_id=after or anthropic.omit
                 )
-            page = reply_object(raw.http_response.content)
+            page, oldest = reply_object(raw.http_response.content), oldest_of(since, now, raw.http_response.headers)
             views = [_view(batch) for batch in as_dicts(page.get("data"))]
-            yield from views
-            passed = any(view.created_at is not None and view.created_at < oldest for view in views)
-            if passed or not views or not page.get("has_more") or views[-1].batch_id == after:
+            young = [view for view in views if view.created_at is None or view.created_at >= oldest]
+            yield from young
+            if len(young) < len(views) or not views or not page.get("has_more") or views[-1].batch_id == after:
                 return
             after = views[-1].batch_id
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,10 +27,10 @@ from batch_jobs.errors import (
 from batch_jobs.models import BatchProblem, BatchState, BatchView, Counts, ItemResult
 from providers._reading import as_count, as_dict, as_dicts, as_text
 from providers._transport import (
-    CLOCK_SKEW_SECONDS,
     answered_error,
     check_size,
     delete_each,
+    oldest_of,
     opened,
     parse_time,
     provider_error,
@@ -143,18 +143,18 @@ class OpenAIProvider:
             )
         return _view(reply_object(raw.http_response.content))
 
-    def find_batches(self, shard: ShardFile, since: datetime) -> list[BatchView]:
+    def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         """List the batches whose metadata holds the shard key, newest first."""
-        found = [view for view in self._listed(since) if view.shard_key == shard.key]
+        found = [view for view in self._listed(since, now) if view.shard_key == shard.key]
         return sorted(found, key=lambda view: view.created_at or since, reverse=True)
 
-    def _listed(self, since: datetime) -> Iterator[BatchView]:
+    def _listed(self, since: datetime, now: datetime | None) -> Iterator[BatchView]:
         """Every batch down to the first page with one that is older than `since`."""
-        oldest, after = since - timedelta(seconds=CLOCK_SKEW_SECONDS), ""
+        after = ""
         while True:
             with self._translated():
                 raw = self._client.batches.with_raw_response.list(limit=_PAGE, after=after or openai.omit)
-            page = reply_object(raw.http_response.content)
+            page, oldest = reply_object(raw.http_response.content), oldest_of(since, now, raw.http_response.headers)
             views = [_view(batch) for batch in as_dicts(page.get("data"))]
             yield from views
             passed = any(view.created_at is not None and view.created_at < oldest for view in views)

@@ -19,6 +19,8 @@ from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 from providers.contract import Provider, ShardFile
 
+A_DAY = 86_400.0
+
 
 def shard_file(run: Run, shard: Shard) -> ShardFile:
     """The shard as its provider gets it."""
@@ -124,10 +126,16 @@ def cancel_doubles(run: Run, job: Job, shard: Shard) -> None:
 def _candidates(run: Run, provider: Provider, shard: Shard) -> list[BatchView]:
     """Batches that may be this shard's, newest first, without those that are known to be another shard's."""
     assert shard.submitting_at is not None
-    found = provider.find_batches(shard_file(run, shard), datetime.fromtimestamp(shard.submitting_at, UTC))
+    now = run.project.clock()
+    since = shard.submitting_at if shard.submitting_at <= now else now - A_DAY  # the clock was set back meanwhile
+    found = provider.find_batches(shard_file(run, shard), _utc(since), _utc(now))
     with run.project.ledger.read() as connection:
         taken = shards.taken_batch_ids(connection, shard)
     return [view for view in found if view.batch_id not in taken]
+
+
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
 
 
 def _record(run: Run, job: Job, shard: Shard, view: BatchView, name: EventName) -> Shard:

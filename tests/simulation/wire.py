@@ -87,7 +87,7 @@ class Wire:
     def create_batch(self, shard: ShardFile, file_id: str | None) -> BatchView:
         return self._call("create", shard.key, lambda: self._create(shard))
 
-    def find_batches(self, shard: ShardFile, since: datetime) -> list[BatchView]:
+    def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         return self._call("find", shard.key, lambda: self._find(shard, since))
 
     def owns(self, view: BatchView, shard: ShardFile) -> bool | None:

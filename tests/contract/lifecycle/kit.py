@@ -197,7 +197,7 @@ class FakeProvider:
         script(self, batch)
         return self.batches[batch.batch_id].view()
 
-    def find_batches(self, shard: ShardFile, since: datetime) -> list[BatchView]:
+    def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         self.before("find", shard.key)
         found = [b for b in self.batches.values() if b.key == shard.key and b.listed]
         return [batch.view() for batch in reversed(found) if batch.created_at >= since.timestamp()]

@@ -99,7 +99,8 @@ def _handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return
             content = reply.content()
-            self.send_response(reply.status)
+            respond = self.send_response_only if "Date" in reply.headers else self.send_response  # one clock a reply
+            respond(reply.status)
             for name, value in {"Content-Type": "application/json", **reply.headers}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content) if reply.declared is None else reply.declared))

@@ -308,12 +308,25 @@ class TestAnthropicCandidates:
             self._batch("later", 3, "2026-11-21T11:00:00Z"),
             self._batch("other size", 4),
             self._batch("within the skew", 3),
-            self._batch("too old", 3, "2026-11-21T09:59:00Z"),
+            self._batch("too old", 3, "2026-11-21T09:49:00Z"),
         ]
         loopback.on("GET", self.wire.listing, Reply(self.wire.page(batches)))
         found = provider.find_batches(shard, SINCE)
         assert [view.batch_id for view in found] == ["later", "within the skew"]
         assert all(view.shard_key is None and provider.owns(view, shard) is None for view in found)
+
+    @pytest.mark.parametrize(("ahead", "found"), [(0, 0), (19, 0), (21, 1), (-60, 0)])
+    def test_are_looked_for_by_the_providers_own_clock(
+        self, loopback: Loopback, provider: Provider, shard: ShardFile, ahead: int, found: int
+    ) -> None:
+        """Our clock is so many minutes ahead of theirs: a batch of half an hour ago, by ours, is younger by theirs."""
+        theirs = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+        batch = self._batch("lost", 3, "2026-11-21T11:30:00Z")
+        date = {"Date": "Sat, 21 Nov 2026 12:00:00 GMT"}
+        loopback.on("GET", self.wire.listing, Reply(self.wire.page([batch]), headers=date))
+        now = theirs + timedelta(minutes=ahead)
+        since = datetime(2026, 11, 21, 12, 1, 0, tzinfo=UTC)
+        assert len(provider.find_batches(shard, since, now)) == found
 
     @pytest.mark.parametrize(
         ("ids", "owned"),
