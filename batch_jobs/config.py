@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from batch_jobs.errors import ConfigError, UnknownName
@@ -184,6 +184,13 @@ class Paths(_Strict):
     batch_input: str = "batch_input"
     batch_output: str = "batch_output"
     store: str = "store"
+
+    @field_validator("batch_input", "batch_output", "store")
+    @classmethod
+    def _below_the_root(cls, folder: str) -> str:
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise ValueError(f'"{folder}" leaves the root; give a folder below it, and the root by --root')
+        return folder
 
 
 class Settings(BaseSettings):

@@ -6,6 +6,7 @@ All three SDKs ride on httpx2, whose own exceptions reach us from streams and fr
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,11 @@ WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 10.0)
 SECRET_CHARS = 16
 """Real keys are longer."""
 
+PIECE_CHARS = 8
+"""Providers quote a wrong key by its beginning: `sk-proj-********cdef`."""
+
+CODE_CHARS = 100
+
 ADVICE: dict[type[ProviderError], str] = {
     RateLimited: "It was not accepted; it can be sent again later",
     QuotaExhausted: "The account's money or quota is used up: top it up or raise its limit, then resume",
@@ -71,6 +77,7 @@ def provider_error(
 
     A refused key is reported without the provider's words, as they may quote a part of it.
     """
+    code = _without(secret, code)[:CODE_CHARS]
     place = f"HTTP {status}" if status else "no HTTP answer"
     place = f"{place}, {code}" if code else place
     told = "" if kind is AuthRefused else f": {_without(secret, words).strip()[:500]}"
@@ -79,8 +86,10 @@ def provider_error(
 
 
 def _without(secret: str, words: str) -> str:
-    """The words with the key taken out; a made-up key of a rehearsal may be a word of its own and stays."""
-    return words.replace(secret, "***") if len(secret) >= SECRET_CHARS else words
+    """The words with the key taken out, whole or cut; a rehearsal's made-up key may be a word of its own and stays."""
+    if len(secret) < SECRET_CHARS:
+        return words
+    return re.sub(f"{re.escape(secret[:PIECE_CHARS])}[^\\s\"',;]*", "***", words.replace(secret, "***"))
 
 
 def _summary(kind: type[ProviderError]) -> str:

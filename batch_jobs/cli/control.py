@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from batch_jobs.cli import show
 from batch_jobs.cli.ending import finish
-from batch_jobs.cli.options import Place, answer_json, full_id, opened, project_options, say
+from batch_jobs.cli.options import Place, answer_json, full_id, opened, path_of, project_options, say
 from batch_jobs.cli.watch import wait_for
 from batch_jobs.errors import EXIT_OK
 
@@ -41,7 +39,7 @@ def resume_command(place: Place, task_id: str, output: str | None) -> int:
         resume(project, full)
         approve(project, full)
         wait_for(project, full)
-        return finish(project, place, full, Path(output) if output else None)
+        return finish(project, place, full, path_of("--output", output) if output else None)
 
 
 @click.command()

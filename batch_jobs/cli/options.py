@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch_jobs.errors import JobNotFound
+from batch_jobs.errors import JobNotFound, UserError
 
 if TYPE_CHECKING:
     from batch_jobs.lifecycle.project import Project
@@ -28,6 +28,26 @@ class Place:
     root: Path | None
     sandbox: bool
     as_json: bool
+
+
+def path_of(option: str, given: str) -> Path:
+    """A path that a user gave, which can be one.
+
+    Raises:
+        UserError: no file can have this name, or it is a link that leads to itself.
+    """
+    path = Path(given)
+    try:
+        path.resolve()
+        path.exists()
+        given.encode()
+    except UnicodeEncodeError:
+        shown = given.encode("utf-8", "replace").decode()
+        raise UserError(f"{option} {shown}: the name is not UTF-8; rename the file, and try again") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error).split(":")[0]
+        raise UserError(f"{option} {given[:80]}: this can't be a file's name: {why}") from None
+    return path
 
 
 def project_options(function: F) -> F:

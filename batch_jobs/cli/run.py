@@ -10,7 +10,7 @@ import click
 
 from batch_jobs.cli import show
 from batch_jobs.cli.ending import finish
-from batch_jobs.cli.options import Place, answer_json, opened, project_options, say
+from batch_jobs.cli.options import Place, answer_json, opened, path_of, project_options, say
 from batch_jobs.cli.watch import Bars, wait_for
 from batch_jobs.errors import EXIT_BAD_INPUT, EXIT_OK, UserError
 from batch_jobs.models import Mode, Phase
@@ -70,12 +70,19 @@ def run(
     if detach and mode == Mode.CONCURRENT:
         raise UserError("--detach is for batches, which run at the provider; single calls need this process. Drop one")
     asked = Mode.BATCH if detach else Mode(mode) if mode else None
-    path = Path(file)
+    path, target = path_of("--file", file), path_of("--output", output) if output else None
     with opened(place) as project:
         order = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
         job, continued = _find_or_receive(project, place, order, new=new)
         return _carry_on(
-            project, place, job, continued, Path(output) if output else None, detach=detach, yes=yes, dry_run=dry_run
+            project,
+            place,
+            job,
+            continued,
+            target,
+            detach=detach,
+            yes=yes,
+            dry_run=dry_run,
         )
 
 

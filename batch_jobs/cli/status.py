@@ -10,7 +10,7 @@ import click
 
 from batch_jobs.cli import show
 from batch_jobs.cli.ending import exit_code, finish
-from batch_jobs.cli.options import Place, answer_json, full_id, opened, project_options, say
+from batch_jobs.cli.options import Place, answer_json, full_id, opened, path_of, project_options, say
 from batch_jobs.cli.watch import Bars, wait_for
 from batch_jobs.errors import BatchJobsError, JobHeld, UserError
 from batch_jobs.models import Status
@@ -48,7 +48,7 @@ def status(
         elif download or output:
             _look_now(project, place, full)
         if download or watch or output:
-            return finish(project, place, full, Path(output) if output else None, Path.cwd())
+            return finish(project, place, full, path_of("--output", output) if output else None, Path.cwd())
         return _show(project, place, full)
 
 

@@ -28,6 +28,7 @@ MAX_TOTAL_BYTES = 4_000_000_000
 RATIO_FROM_BYTES = 4 << 20
 MAX_RATIO = 250
 MAX_TOKEN_BYTES = 1 << 20  # one tag, comment or attribute; text of a cell comes in pieces and has its own limit
+MAX_NAMES = 20_000  # of tags and attributes, each kept by the parser; a workbook has some hundred
 _FIXED_HEADER_BYTES = 30
 _SAVE_AGAIN = "Open it in Excel and save it again as .xlsx"
 _UNSAFE_NAME = re.compile(r"[\\\0:]|^/|(^|/)\.\.(/|$)")
@@ -223,6 +224,8 @@ def feed(package: Package, info: zipfile.ZipInfo, parser: expat.XMLParserType, c
                 package.refuse(f'its part "{info.filename}" is written in UTF-16 instead of UTF-8')
             fed += len(chunk)
             parser.Parse(chunk)
+            if len(parser.intern) > MAX_NAMES:
+                package.refuse(f'its part "{info.filename}" holds more than {MAX_NAMES:,} names of tags and attributes')
             if fed - parser.CurrentByteIndex > MAX_TOKEN_BYTES + CHUNK_BYTES:
                 package.refuse(f'its part "{info.filename}" holds a tag of more than {MAX_TOKEN_BYTES:,} bytes')
         parser.Parse(b"", True)

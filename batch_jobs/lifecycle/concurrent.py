@@ -240,10 +240,14 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
 
 
 def _answers(run: Run, job: Job, caller: Caller, source: Iterator[tuple[int, bytes]]) -> Iterator[list[Answered]]:
-    """Keep the pool busy, yield what has come back; when nothing new may start, drain what is in flight."""
+    """Keep the pool busy, yield what has come back; when nothing new may start, drain what is in flight.
+
+    Whoever reads it may fail (the lease is lost, the disk is full): then what is queued is not begun, as nobody would
+    keep its answer.
+    """
     workers = run.project.settings.concurrent.max_workers
     flying: set[Future[Answered]] = set()
-    with ThreadPoolExecutor(workers, "call") as pool:
+    with ThreadPoolExecutor(workers, "call") as pool, _halting(caller):
         while True:
             if run.stop.is_set():
                 caller.halt.set()
@@ -256,6 +260,15 @@ def _answers(run: Run, job: Job, caller: Caller, source: Iterator[tuple[int, byt
             finished, flying = wait(flying, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             if finished:
                 yield [future.result() for future in finished]
+
+
+@contextlib.contextmanager
+def _halting(caller: Caller) -> Iterator[None]:
+    """Let no call begin any more once the block is left, however it is left."""
+    try:
+        yield
+    finally:
+        caller.halt.set()
 
 
 @contextlib.contextmanager

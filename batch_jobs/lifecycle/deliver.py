@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from batch_jobs.models import EventName, Phase
 from batch_jobs.storage import events, jobs
 from batch_jobs.storage.files import copy_file, publish_new, sha256_of
 from batch_jobs.storage.jobs import Job
+
+NAME_BYTES = 255
+"""What file systems allow a name (ext4, xfs, APFS, NTFS in characters)."""
 
 
 def finished_file(project: Project, task_id: str) -> tuple[Job, Path]:
@@ -65,10 +69,16 @@ def _first_free(source: Path, folder: Path, job: Job) -> Path:
     """Publish under `<stem>.<task>.<ext>`, or `-2`, `-3`, ...: never over a file that is there."""
     stem = Path(job.file_name).stem
     for number in count(1):
-        target = folder / f"{stem}.{job.task}{'' if number == 1 else f'-{number}'}{job.suffix}"
+        ending = f".{job.task}{'' if number == 1 else f'-{number}'}{job.suffix}"
+        target = folder / f"{_cut(stem, NAME_BYTES - len(ending.encode()))}{ending}"
         if publish_new(source, target):
             return target
     raise AssertionError("count() does not end")
+
+
+def _cut(stem: str, max_bytes: int) -> str:
+    """The beginning of a name that fits into so many bytes."""
+    return os.fsencode(stem)[:max_bytes].decode("utf-8", "ignore")
 
 
 def _check_target(output: Path) -> None:

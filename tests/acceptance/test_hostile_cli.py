@@ -227,16 +227,11 @@ def test_an_output_that_is_a_link_is_replaced_and_its_target_is_not(
     assert {path.name for path in tmp_path.iterdir()} == {"outside.csv"}
 
 
-FIXED_ELSEWHERE = "a bug of the product outside the API, reported; strict, so that its mending is seen here"
-
-
-@pytest.mark.xfail(reason=FIXED_ELSEWHERE, strict=True)
 def test_a_link_that_leads_to_itself_is_refused(capsys: pytest.CaptureFixture[str], here: Path, root: Path) -> None:
     (here / "loop.csv").symlink_to(here / "loop.csv")
     assert told(capsys, "run", "--file=loop.csv", *CASE, "--yes", "--sandbox", root=root)[0] == EXIT_BAD_INPUT
 
 
-@pytest.mark.xfail(reason=FIXED_ELSEWHERE, strict=True)
 @pytest.mark.parametrize("length", [MAX_FILE_NAME_BYTES + 1, 5_000])
 @pytest.mark.parametrize("option", ["--file", "--output"])
 def test_a_name_that_no_file_can_have_is_refused(
@@ -246,7 +241,6 @@ def test_a_name_that_no_file_can_have_is_refused(
     assert told(capsys, *command, f"{option}={'n' * length}", root=root)[0] in {EXIT_BAD_INPUT, EXIT_OPERATOR}
 
 
-@pytest.mark.xfail(reason=FIXED_ELSEWHERE, strict=True)
 def test_a_file_whose_name_is_no_text_is_taken_or_refused(root: Path, tmp_path: Path) -> None:
     """A name in an old encoding, as archives from other systems bring them."""
     path = os.fsencode(tmp_path) + b"/Z\xfcrich.csv"
@@ -258,7 +252,6 @@ def test_a_file_whose_name_is_no_text_is_taken_or_refused(root: Path, tmp_path: 
     assert ended.returncode == EXIT_OK or api_kit.files_of(root / "batch_input") == before
 
 
-@pytest.mark.xfail(reason=FIXED_ELSEWHERE, strict=True)
 def test_the_output_of_a_file_with_the_longest_name_there_is_can_be_had(
     capsys: pytest.CaptureFixture[str], here: Path, root: Path, done: str
 ) -> None:
@@ -274,7 +267,6 @@ def test_the_output_of_a_file_with_the_longest_name_there_is_can_be_had(
     assert (code, len(list(here.iterdir()))) == (EXIT_OK, 1), said
 
 
-@pytest.mark.xfail(reason=FIXED_ELSEWHERE, strict=True)
 @pytest.mark.parametrize("outside", ["../../outside", "batch_input/../../outside"])
 def test_a_folder_of_config_json_that_leaves_the_root_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, outside: str

@@ -92,12 +92,14 @@ class Audit:
     """What a job, or several, came to.
 
     Attributes:
+        killed_running: kills while its calls or batches were under way.
         executed: calls that the provider billed.
         twice: calls that were executed though their item had been executed before, and nothing asked for it.
         lost: calls that were executed and are not in our books: the process died before it had their answer.
     """
 
     kills: int = 0
+    killed_running: int = 0
     runs: int = 0
     jobs: int = 0
     rows: int = 0
@@ -123,7 +125,7 @@ class KilledJob:
         number = next(bench.numbers)
         self.folder = bench.folder / f"job-{number:04d}"
         self.kills: list[str] = []
-        self.runs = self.killed_calling = 0
+        self.runs = self.killed_running = 0
         self.task_id: str | None = None
         self._cancelling = self._late = False
         self._begun = time.monotonic()
@@ -181,7 +183,7 @@ class KilledJob:
         if ended.killed:
             died_at = names_in(Path(arm[1]["done"]))[-1] if arm and "done" in arm[1] else f"{kill_after:.3f}"
             self.kills.append(died_at)
-            self.killed_calling += self.case.concurrent and self.phase() == "running"
+            self.killed_running += self.phase() == "running"
             self._cancelling |= self.case.cancelled and "lifecycle.concurrent" in died_at
             return False
         return self._is_done(ended)
@@ -257,13 +259,15 @@ class KilledJob:
         # which tries the rows without an answer anew
         twice = self._executed_twice(executed) - max(handed_over - 1, 0) * len(self.case.failed)
         lost = self._check_cost(executed, booked)
-        in_flight = WORKERS * self.killed_calling if self.case.concurrent else 0
+        in_flight = WORKERS * self.killed_running if self.case.concurrent else 0
         assert 0 <= twice <= in_flight, self.story(f"{twice} items were billed twice, {in_flight} may have been")
         assert 0 <= lost <= in_flight, self.story(f"{lost} calls are not in the books, {in_flight} may have been lost")
         if not self.case.concurrent:
             self._check_creates()
         seconds = time.monotonic() - self._begun
-        figures = Audit(len(self.kills), self.runs, 1, self.case.rows, len(executed), twice, lost, seconds)
+        figures = Audit(
+            len(self.kills), self.killed_running, self.runs, 1, self.case.rows, len(executed), twice, lost, seconds
+        )
         shutil.rmtree(self.folder)
         return figures
 

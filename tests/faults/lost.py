@@ -237,7 +237,7 @@ def crash_problems(bench: Bench, crash: Crash) -> list[str]:
     disk.build(after, crash.loss, random.Random(crash.seed))
     problems = [f"after the crash: {one}" for one in store_problems(root)]
     problems += _recovered(bench.run(root, key, crash.start), root)
-    problems += bill_problems(crash.start, root, bench.bill().since(before))
+    problems += bill_problems(crash.start, root, bench.bill().since(before), stops=1)
     for path in (root, after):
         if problems:
             shutil.move(path, bench.kept)

@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 STARTS = ("intake", "batch", "concurrent")
 ROWS, SHARDS, WORKERS = 50, 2, 4
 FLYING = 2 * WORKERS
-"""Single calls that a run has under way at most; a fault that ends it may cost their answers."""
+"""Single calls that a run has under way at most."""
 
 SETTINGS = {
     "BATCH_JOBS__PROVIDERS__OPENAI__LIMITS__MAX_REQUESTS": str(ROWS // SHARDS),
@@ -183,7 +183,9 @@ class Bench:
                 verdict.problems.append(f"run without a fault: {_last_line(ended.err)}")
             verdict.problems += store_problems(root)
         verdict.problems += rows_problems(root)
-        verdict.problems += bill_problems(case.start, root, self.bill().since(before))
+        verdict.problems += bill_problems(
+            case.start, root, self.bill().since(before), verdict.codes.count(EXIT_OPERATOR)
+        )
         self._leave(verdict, log)
         return verdict
 
@@ -259,7 +261,7 @@ def _database(call: Call) -> str:
 
 def _empties_log(call: Call) -> bool:
     """As SQLite does on closing; a commit writes to the log."""
-    return call.path.endswith(".sqlite") or (call.path.endswith("-wal") and call.kind == "sync")
+    return call.path.endswith(".sqlite") or (call.path.endswith(("-wal", "/store")) and call.kind == "sync")
 
 
 def store_problems(root: Path) -> list[str]:
@@ -283,14 +285,16 @@ def rows_problems(root: Path) -> list[str]:
     return [f"row {row['id']}: {row['summary']!r}" for row in made if not own_answer(row)][:3]
 
 
-def bill_problems(start: str, root: Path, bill: Bill) -> list[str]:
-    """By the sandbox's bill: one executed call an item; concurrent calls under way may be lost, and their cost."""
-    cost, extra = _recorded_usd(root), bill.calls - ROWS
+def bill_problems(start: str, root: Path, bill: Bill, stops: int) -> list[str]:
+    """By the sandbox's bill: one executed call an item.
+
+    In concurrent mode the calls that are under way at a stop may be lost, and their cost.
+    """
+    cost, extra, usd = _recorded_usd(root), bill.calls - ROWS, bill.usd(SINGLE_USD)
     if start == "concurrent":
-        problems = [] if 0 <= extra <= FLYING else [f"{bill.calls} calls were executed for {ROWS} items"]
-        usd = bill.usd(SINGLE_USD)
-        if not -1e-9 <= usd - cost <= usd / bill.calls * (FLYING + 0.5):
-            problems.append(f"cost {cost:.6f}, bill {usd:.6f}")
+        problems = [] if 0 <= extra <= FLYING * stops else [f"{bill.calls} calls were executed for {ROWS} items"]
+        if not -1e-9 <= usd - cost <= usd / bill.calls * (FLYING * stops + 0.5):
+            problems.append(f"cost {cost:.6f}, bill {usd:.6f}, after {stops} stops")
         return problems
     problems = [f"{bill.calls} calls were executed for {ROWS} items"] if extra else []
     if bill.creates != SHARDS:

@@ -30,8 +30,9 @@ MODES = (*DIALECTS, "concurrent")
 RUNS = 400
 """A job that is not done after so many runs never will be."""
 
-DELAYS = 0.1, 0.9
+DELAYS = 0.05, 0.6
 GROWTH, EARLY_GROWTH = 1.05, 1.7
+BEFORE_THE_FIRST_CALL = {"", "received", "planned"}
 ODDS, AGAIN_ODDS = 0.5, 0.15
 TURNS = 15
 """Jobs a case, at most, after the one that is killed by the odds."""
@@ -189,20 +190,31 @@ class NamedSweep:
                 return
 
 
-def random_instants(bench: Bench, case: Case, kills: int, seed: int) -> Audit:
+def random_instants(bench: Bench, case: Case, kills: int, running: int, seed: int) -> Audit:
     """Jobs of a case, killed after seeded delays, until there were so many kills; each job is ended and audited.
 
-    Rendering begins anew after a kill, so until the job is planned the delays grow fast; after that a little.
+    What comes before the first call is done anew after a kill, so until then the delays grow fast; later a little.
+
+    Args:
+        bench: to work on.
+        case: of the jobs.
+        kills: at least.
+        running: at least so many of them while batches or calls are under way.
+        seed: of the delays.
     """
     draws, total = random.Random(f"instants {case.name} {seed}"), Audit()
-    while total.kills < kills:
-        job, growth = KilledJob(bench, case), 1.0
-        while total.kills + len(job.kills) < kills and job.runs < RUNS:
-            early = job.phase() in {"", "received"}
+
+    def wanted(job: KilledJob | None = None) -> bool:
+        killed, killed_running = (len(job.kills), job.killed_running) if job else (0, 0)
+        return total.kills + killed < kills or total.killed_running + killed_running < running
+
+    while wanted():
+        job, growth, begun = KilledJob(bench, case), 1.0, False
+        while wanted(job) and job.runs < RUNS:
             if job.once(kill_after=draws.uniform(*DELAYS) * growth):
                 break
-            still_early = job.phase() in {"", "received"}
-            growth = 1.0 if early and not still_early else growth * (EARLY_GROWTH if early else GROWTH)
+            had_begun, begun = begun, job.phase() not in BEFORE_THE_FIRST_CALL
+            growth = 1.0 if begun and not had_begun else growth * (GROWTH if begun else EARLY_GROWTH)
         else:
             job.finish()
         total += job.audit()
@@ -235,7 +247,7 @@ def main() -> None:
         if given.kill:
             total = replay(made, cases[0], given.kill)
         elif given.kills:
-            total = random_instants(made, cases[0], given.kills, given.seed)
+            total = random_instants(made, cases[0], given.kills, given.kills // 2, given.seed)
         else:
             sweep = NamedSweep(made, cases, given.seed)
             without = sweep.record()

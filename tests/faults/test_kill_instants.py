@@ -18,7 +18,7 @@ KILLS = 25
 @pytest.mark.parametrize("mode", MODES)
 def test_some_random_instants(bench: Bench, mode: str) -> None:
     case = replace(CASES[f"{mode}/large"], rows=600, shard=150)
-    total = random_instants(bench, case, kills=6, seed=1)
+    total = random_instants(bench, case, kills=6, running=2, seed=1)
     assert total.kills >= 6
     note(f"kills at random instants, {mode}", **total.figures)
 
@@ -28,6 +28,6 @@ def test_some_random_instants(bench: Bench, mode: str) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("mode", MODES)
 def test_many_random_instants(bench: Bench, mode: str, part: int) -> None:
-    total = random_instants(bench, CASES[f"{mode}/large"], kills=KILLS, seed=100 + part)
+    total = random_instants(bench, CASES[f"{mode}/large"], kills=KILLS, running=KILLS // 2, seed=100 + part)
     assert total.kills >= KILLS
     note(f"kills at random instants of 2,000 rows, {mode}, part {part}", **total.figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -55,11 +56,17 @@ def ended(bench: Bench, case: Case, arm: str, **named: Any) -> KilledJob:
     return job
 
 
+def found(job: KilledJob, words: str) -> None:
+    """The audit finds the bug."""
+    with pytest.raises(AssertionError, match=words):
+        job.audit()
+    shutil.rmtree(job.folder)
+
+
 def test_no_quarantine_pays_twice(bench: Bench) -> None:
     job = KilledJob(bench, replace(CLEAN, faults=LATE, settings=HASTY, shard=40, batch_seconds=0.02))
     job.finish()
-    with pytest.raises(AssertionError, match="executed twice under one id"):
-        job.audit()
+    found(job, "executed twice under one id")
 
 
 def test_a_list_that_is_not_read_pays_twice(bench: Bench) -> None:
@@ -67,17 +74,12 @@ def test_a_list_that_is_not_read_pays_twice(bench: Bench) -> None:
     case = replace(CLEAN, batch_seconds=0.02)
     job = ended(bench, case, "lists_nothing", done=done, name="OpenAIProvider.create_batch * after")
     assert len(job.kills) == 1
-    with pytest.raises(AssertionError, match="executed twice under one id"):
-        job.audit()
+    found(job, "executed twice under one id")
 
 
 def test_mixed_up_rows(bench: Bench) -> None:
-    job = ended(bench, CLEAN, "answers_by_position")
-    with pytest.raises(AssertionError, match="row 3 is wrong"):
-        job.audit()
+    found(ended(bench, CLEAN, "answers_by_position"), "row 3 is wrong")
 
 
 def test_a_call_that_is_not_in_the_books(bench: Bench) -> None:
-    job = ended(bench, CLEAN, "forgets_a_call")
-    with pytest.raises(AssertionError, match="4 calls are not in the books"):
-        job.audit()
+    found(ended(bench, CLEAN, "forgets_a_call"), "4 calls are not in the books")

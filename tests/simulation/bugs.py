@@ -278,35 +278,35 @@ def rejected_items_end_in_another_commit(patch: Patch) -> None:
 
 
 def _bugs() -> Iterator[Bug]:
+    """The table; a bug's number is its place in it."""
     paid, again, unknown = Kind.PAID_TWICE, Kind.SENT_AGAIN, Kind.NOT_IN_LEDGER
     lost, mixed, outcome = Kind.LOST_ANSWER, Kind.MIXED_ROWS, Kind.OUTCOME
-    create = (Fault.CRASH_AT_VERB, Fault.CREATE_REPLY_LOST)
+    create, late = (Fault.CRASH_AT_VERB, Fault.CREATE_REPLY_LOST), (Fault.CREATE_ACCEPTED_TOO_LATE, Fault.SLOW_BATCH)
+    power, rejected = (*CRASHES, Fault.POWER_LOSS), (Fault.UPLOAD_REJECTED, Fault.CRASH_AT_COMMIT)
     yield Bug("the id is recorded late", id_is_recorded_late, create, (unknown, paid))
     yield Bug("reconcile is off", reconcile_is_off, (Fault.CREATE_REPLY_LOST,), (paid,))
     yield Bug("the quarantine is off", quarantine_is_off, (Fault.CREATE_ACCEPTED_LATE,), (paid,))
-    yield Bug("SDK retries are on", sdk_retries_are_on, (Fault.CREATE_ACCEPTED_THEN_500,), (paid,))
     yield Bug("matched by position", matched_by_position, (Fault.SHUFFLED,), (mixed,))
-    yield Bug("unknown ids are guessed", unknown_ids_are_guessed, (Fault.UNKNOWN_ID, Fault.ROW_MISSING), (mixed, paid))
-    yield Bug("double ids are accepted", double_ids_are_accepted, (Fault.ROW_DOUBLED,), (mixed, outcome))
     yield Bug("the error file is ignored", error_file_is_ignored, (Fault.ITEM_400,), (again, outcome))
-    yield Bug("expired output is dropped", expired_output_is_dropped, (Fault.EXPIRES,), (paid,))
+    yield Bug("SDK retries are on", sdk_retries_are_on, (Fault.CREATE_ACCEPTED_THEN_500,), (paid,))
     yield Bug("counted before cached", counted_before_cached, CRASHES, (Kind.NOT_IN_CACHE,))
     yield Bug("fencing is off", fencing_is_off, (Fault.TAKEOVER,), (Kind.FENCING,))
-    power = (*CRASHES, Fault.POWER_LOSS)
     yield Bug("files are not synced", files_are_not_synced, power, (Kind.TROUBLE, Kind.STORE, lost))
-    yield Bug("folders are not synced", folders_are_not_synced, power, (Kind.TROUBLE, Kind.STORE, lost))
+    yield Bug("double ids are accepted", double_ids_are_accepted, (Fault.ROW_DOUBLED,), (mixed, outcome))
+    yield Bug("expired output is dropped", expired_output_is_dropped, (Fault.EXPIRES,), (paid,))
     yield Bug("costs are added again", costs_are_added_again, CRASHES, (Kind.COST,))
-    late = (Fault.CREATE_ACCEPTED_TOO_LATE, Fault.SLOW_BATCH)
     yield Bug("doubles are left alone", doubles_are_left_alone, late, (Kind.DOUBLE_LEFT,), 30)
+    yield Bug("unknown ids are guessed", unknown_ids_are_guessed, (Fault.UNKNOWN_ID, Fault.ROW_MISSING), (mixed, paid))
     yield Bug("any account will do", any_account_will_do, (Fault.OTHER_KEY,), (Kind.ACCOUNT,))
+    yield Bug("folders are not synced", folders_are_not_synced, power, (Kind.TROUBLE, Kind.STORE, lost))
     yield Bug("everything is retried", everything_is_retried, (Fault.ITEM_400, Fault.REFUSAL), (again, outcome))
     yield Bug("a poll error fails the batch", a_poll_error_fails_the_batch, (Fault.CHECK_500,), (lost, paid))
+    yield Bug("unknown states are final", unknown_states_are_final, (Fault.UNKNOWN_STATE,), (paid, lost))
     yield Bug("jobs do not share", jobs_do_not_share, (Fault.TWO_JOBS, Fault.SLOW_BATCH), (paid,))
     yield Bug("files are deleted too early", files_are_deleted_too_early, (Fault.SHUFFLED,), (paid, lost))
     yield Bug("any error is a mass error", any_error_is_a_mass_error, (Fault.ITEM_400,), (outcome,))
-    twice = (Fault.UPLOAD_REJECTED, Fault.CRASH_AT_COMMIT)
-    yield Bug("rejected in two commits", rejected_items_end_in_another_commit, twice, (lost, Kind.NOT_IN_CACHE), 40)
-    yield Bug("unknown states are final", unknown_states_are_final, (Fault.UNKNOWN_STATE,), (paid, lost))
+    both = (lost, Kind.NOT_IN_CACHE)
+    yield Bug("rejected in two commits", rejected_items_end_in_another_commit, rejected, both, 40)
 
 
 BUGS = tuple(_bugs())

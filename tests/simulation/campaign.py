@@ -8,6 +8,7 @@ import multiprocessing
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,15 +73,20 @@ class Players:
 
 
 @contextlib.contextmanager
+def new_template() -> Iterator[Template]:
+    """Make a template, in memory where that can be."""
+    with (
+        tempfile.TemporaryDirectory(dir=in_memory_folder(), prefix="simulation-") as folder,
+        contextlib.closing(Template(Path(folder))) as template,
+    ):
+        yield template
+
+
+@contextlib.contextmanager
 def players() -> Iterator[Players]:
     """Make the template, set up the stage."""
-    with tempfile.TemporaryDirectory(dir=in_memory_folder(), prefix="simulation-") as folder:
-        template = Template(Path(folder))
-        try:
-            with set_up() as stage:
-                yield Players(stage, template)
-        finally:
-            template.close()
+    with new_template() as template, set_up() as stage:
+        yield Players(stage, template)
 
 
 @contextlib.contextmanager
@@ -103,7 +109,7 @@ def play_in_processes(seeds: range, processes: int) -> Report:
     share = max(1, min(500, len(seeds) // processes))
     shares = [seeds[start : start + share] for start in range(0, len(seeds), share)]
     report = Report()
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for part in pool.imap_unordered(play_range, shares):
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for part in pool.map(play_range, shares):
             report.add(part)
     return report

@@ -1,25 +1,20 @@
-"""One template and one stage for all simulations of a test process."""
+"""One template for all simulations of a test process, and a stage for each test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.simulation.campaign import Players
+from tests.simulation.campaign import Players, new_template
 from tests.simulation.stage import set_up
-from tests.simulation.world import Template, in_memory_folder
+from tests.simulation.world import Template
 
 
 @pytest.fixture(scope="session")
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir=in_memory_folder(), prefix="simulation-") as folder:
-        template = Template(Path(folder))
+def _template() -> Iterator[Template]:
+    with new_template() as template:
         yield template
-        template.close()
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ class Fault(StrEnum):
     TAKEOVER = "lease: taken over while its holder sleeps"
     STOP = "process: asked to stop"
     SLEEPS = "clock: the machine sleeps for hours"
+    CLOCK_WRONG = "clock: hours off from the start"
     CLOCK_BACK = "clock: set back"
     CLOCK_ON = "clock: set forward"
     # people, and the other way to answer

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from batch_jobs.models import BatchProblem, BatchState, BatchView, Counts, Mode
-from providers._transport import CLOCK_SKEW_SECONDS
 from tests.contract.lifecycle.kit import Sent, answer_text
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.lines import (
@@ -180,13 +179,13 @@ class Server:
                 self.settle(other)
                 other.left_alone = not other.state.terminal and other.cancel_at is None
 
-    def listed(self, since: float) -> list[Batch]:
-        """What a listing shows now, newest first, down to a time and a bit further."""
+    def listed(self, oldest: float) -> list[Batch]:
+        """What a listing shows now, newest first, down to a time."""
         shown = [batch for batch in self.batches if max(batch.visible_at, batch.accepted_at) <= self.now()]
         for batch in shown:
             self.settle(batch)
         shown.sort(key=lambda batch: (batch.accepted_at, batch.batch_id), reverse=True)
-        return [batch for batch in shown if batch.accepted_at >= since - CLOCK_SKEW_SECONDS]
+        return [batch for batch in shown if batch.accepted_at >= oldest]
 
     def cancel(self, batch: Batch) -> bool:
         """Whether the provider will stop: not what has ended, and not twice."""
@@ -227,6 +226,8 @@ class Server:
             else:
                 self._half(batch, BatchState.CANCELLED, "batch_cancelled", Fate.CANCELLED)
         elif batch.ends_at <= self.now():
+            if batch.cancel_at is not None:
+                self.faults.note(Fault.CANCEL_TOO_LATE)
             self._end(batch)
 
     def _end(self, batch: Batch) -> None:

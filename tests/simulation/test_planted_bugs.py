@@ -8,7 +8,7 @@ from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.campaign import Players
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", BUGS, ids=[f"{number} {bug.name}" for number, bug in enumerate(BUGS, 1)])
 def test_a_planted_bug_is_noticed(here: Players, bug: Bug) -> None:
     with pytest.MonkeyPatch.context() as patch:
         bug.plant(patch)
@@ -18,5 +18,5 @@ def test_a_planted_bug_is_noticed(here: Players, bug: Bug) -> None:
                 break
     assert failure is not None, f"not noticed within {bug.seeds} seeds"
     assert failure.violation.kind in bug.shows, str(failure)
-    for innocent in range(failure.seed + 1):
-        assert here.play(innocent, bug.faults)[0] is None
+    innocent = [here.play(seed, bug.faults)[0] for seed in range(failure.seed + 1)]
+    assert innocent == [None] * len(innocent)

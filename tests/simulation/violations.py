@@ -31,4 +31,7 @@ class Violation(AssertionError):
 
     def __init__(self, kind: Kind, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
-        self.kind = kind
+        self.kind, self.detail = kind, detail
+
+    def __reduce__(self) -> tuple[type[Violation], tuple[Kind, str]]:
+        return Violation, (self.kind, self.detail)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from io import BufferedWriter
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -28,7 +29,7 @@ from batch_jobs.errors import (
     UnreadableReply,
 )
 from batch_jobs.models import BatchView, Dialect, ItemResult
-from providers._transport import opened, save
+from providers._transport import oldest_of, opened, save
 from providers.connect import codec_for
 from providers.contract import Codec, Limits, ShardFile
 from tests.contract.lifecycle.kit import Crash, Sent, read_shard
@@ -88,7 +89,7 @@ class Wire:
         return self._call("create", shard.key, lambda: self._create(shard))
 
     def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
-        return self._call("find", shard.key, lambda: self._find(shard, since))
+        return self._call("find", shard.key, lambda: self._find(shard, since, now))
 
     def owns(self, view: BatchView, shard: ShardFile) -> bool | None:
         return self._call("owns", view.batch_id, lambda: self._owns(view, shard))
@@ -184,10 +185,11 @@ class Wire:
         if faults.strikes(Fault.CREATE_UNREACHABLE, chance=LESS):
             raise Unreachable
 
-    def _find(self, shard: ShardFile, since: datetime) -> list[BatchView]:
+    def _find(self, shard: ShardFile, since: datetime, now: datetime | None) -> list[BatchView]:
         if self.faults.strikes(Fault.LIST_FAILS, chance=LESS):
             self._raise(PASSING)
-        found = self.server.listed(since.timestamp())
+        date = format_datetime(datetime.fromtimestamp(self.server.now(), UTC), usegmt=True)
+        found = self.server.listed(oldest_of(since, now, httpx2.Headers({"date": date})).timestamp())
         if not self.server.keyless:
             return [self.server.view(batch) for batch in found if batch.key == shard.key]
         same_size = [self.server.view(batch) for batch in found if len(batch.requests) == shard.requests]

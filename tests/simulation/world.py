@@ -38,6 +38,7 @@ from tests.simulation.wire import Wire
 RIGHT_KEY = "key"
 START = 1_800_000_000.0
 QUARANTINE = 900.0
+HOUR = 3600.0
 SHARD_SIZES = (2, 3, 3)
 CRASH_CHANCE = 0.06
 """At each of the about hundred moments of a job at which a process may die, where its site is on; the cache has few."""
@@ -182,6 +183,8 @@ class World:
         self.template.copy()
         self.disk = Disk(self.template.root, watched=Fault.POWER_LOSS in self.faults.on)
         self.disk.format()
+        if self.faults.strikes(Fault.CLOCK_WRONG, chance=0.5):
+            self.skew = self.faults.between("skew", -6 * HOUR, 6 * HOUR)
         self.settings = self.template.settings[self.faults.pick("size", SHARD_SIZES)]
         self.reader = sqlite3.connect(self.template.workspace.ledger, isolation_level=None)
         self.cache_reader = sqlite3.connect(self.template.workspace.call_cache, isolation_level=None)

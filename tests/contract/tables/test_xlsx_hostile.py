@@ -199,9 +199,6 @@ def _held_megabytes(count: int) -> int:
     return memory("VmHWM") - before if held else 0
 
 
-FIXED_ELSEWHERE = "a bug of intake, reported; strict, so that its mending is seen here"
-
-
 def _nested(folder: Path) -> Path:
     """9 MB of tags that are opened and never closed, in 80 KB."""
     chance = random.Random(1)
@@ -214,8 +211,10 @@ def _names(folder: Path) -> Path:
     return save_sheet(folder, sheet_xml(header_row("id") + "".join(f"<t{n}/>" for n in range(700_000))))
 
 
-@pytest.mark.xfail(reason=FIXED_ELSEWHERE, strict=True)
-@pytest.mark.parametrize("make", [_nested, _names])
+NESTED = pytest.mark.xfail(reason="no limit of nested tags yet: docs/reliability.md says so", strict=True)
+
+
+@pytest.mark.parametrize("make", [pytest.param(_nested, marks=NESTED), _names])
 def test_a_bomb_for_the_parser_itself_is_refused(
     tmp_path: Path, processes: ProcessPoolExecutor, make: Callable[[Path], Path]
 ) -> None:
