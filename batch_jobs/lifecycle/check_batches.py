@@ -28,7 +28,7 @@ def check_shards(look: Look) -> None:
         if problem:
             look.add(Kind.SHARD, f"{look.ledger()}, shard {shard.shard_key}", problem, RESTORE_LEDGER)
         _check_file(look, shard)
-        if shard.batch_id and shard.state in {ShardState.FETCHED, ShardState.MERGED}:
+        if shard.state is ShardState.FETCHED or shard.shard_key in fetched:  # one that was rejected has no results
             _check_results(look, shard, fetched.get(shard.shard_key, []))
 
 

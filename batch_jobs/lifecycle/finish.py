@@ -89,7 +89,7 @@ def write_output(run: Run, job: Job) -> None:
         jobs.move(connection, job, Phase.DONE, outcome=outcome, done_at=done_at, plan=plan)
         data = {"outcome": outcome, "answered": tally.answered, "failed": tally.failed}
         events.add(connection, job.task_id, EventName.JOB_DONE, data)
-    write_manifest(project, job.task_id)
+        write_manifest(project, job.task_id, connection)  # or the job is not done: nobody would write it later
     remove_bodies(project.workspace.plan(job.task_id))
 
 
@@ -104,11 +104,14 @@ def _write_file(run: Run, job: Job, tally: RowTally) -> int:
     """Write the output beside nothing else of that name, atomically; returns how many of our cells had to change."""
     workspace = run.project.workspace
     target = workspace.result(job.task_id, job.suffix)
-    temp = target.with_name(f".{target.name}.tmp")
+    temp = target.with_name(f".{target.name}.{run.lease.token}.tmp")  # one that lost its lease may still be writing
     columns = list(job.output_columns.values())
     cells = _cells(run, job, tally)
     changed = write_table(workspace.upload(job.task_id, job.suffix), job.format, temp, columns, cells)
-    adopt(temp, target)
+    with run.write():  # still ours: else JobHeld, and the file of whoever took over stays
+        adopt(temp, target)
+    for left in target.parent.glob(f".{target.name}.*.tmp"):
+        left.unlink(missing_ok=True)
     return changed
 
 

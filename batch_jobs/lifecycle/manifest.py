@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
+
+from sqlalchemy import Connection
 
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.output.manifest import write_documents
@@ -12,9 +15,15 @@ from batch_jobs.storage import calls, jobs, shards
 from batch_jobs.storage.shards import Shard
 
 
-def write_manifest(project: Project, task_id: str) -> None:
-    """Write `batch_output/<task_id>/manifest.json` from the ledger."""
-    with project.ledger.read() as connection:
+def write_manifest(project: Project, task_id: str, connection: Connection | None = None) -> None:
+    """Write `batch_output/<task_id>/manifest.json` from the ledger.
+
+    Args:
+        project: the project.
+        task_id: the job.
+        connection: of a transaction whose changes are to be in it; a job's last one, as nobody comes after it.
+    """
+    with contextlib.nullcontext(connection) if connection is not None else project.ledger.read() as connection:
         job = jobs.get(connection, task_id)
         batches = shards.of_job(connection, task_id)
         spent = calls.spent(connection, task_id)

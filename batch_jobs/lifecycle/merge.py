@@ -192,16 +192,15 @@ def merge_shard(run: Run, job: Job, shard: Shard) -> Tally:
 
 
 def reject_shard(run: Run, job: Job, shard: Shard, error: RequestRejected) -> None:
-    """End the items of a shard that the provider will never accept, with the provider's words."""
-    with run.project.ledger.read() as connection:
-        records = items.of_shard(connection, job.task_id, shard.round, shard.shard)
-    merger = Merger(run, job, last_round=True)
+    """End the items of a shard that the provider will never accept, with the provider's words.
+
+    In one commit: a shard that could still be sent, with items that have ended, would be paid for nothing.
+    """
     code = error.code or "request_rejected"
-    results = (ItemResult("", Outcome.ERRORED, code=code, detail=error.message) for _ in records)
-    merger.merge(
-        (Attempt(item, "", result) for item, result in zip(records, results, strict=True)), records, shard.round
-    )
     with run.write() as connection:
+        inside = items.of_shard(connection, job.task_id, shard.round, shard.shard)
+        endings = [Ending(item, Outcome.ERRORED, Outcome.ERRORED, code, error.message) for item in inside]
+        items.end(connection, job.task_id, endings, round_no=shard.round)
         problems = [{"code": code, "message": error.message, "line": None}]
         shards.move(connection, shard, ShardState.MERGED, problems=problems, merged_at=run.project.clock())
 

@@ -50,10 +50,10 @@ def shell(cli: Cli, block: str, **variables: str | Path) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def known_to(ledger: Path) -> int:
-    """Items that a ledger has the answer of."""
-    connection = sqlite3.connect(ledger)
-    number = connection.execute("SELECT count(*) FROM items WHERE outcome = 'succeeded'").fetchone()[0]
+def known_to(cache: Path) -> int:
+    """Answers that a call cache holds."""
+    connection = sqlite3.connect(cache)
+    number = connection.execute("SELECT count(*) FROM answers").fetchone()[0]
     connection.close()
     return int(number)
 
@@ -93,7 +93,7 @@ def test_a_backup_while_running_is_restored_checked_and_finished(cli: Cli, tmp_p
         assert shell(cli, commands("Back up"), PROJECT=cli.folder, BACKUP=backup).code != 0  # never written over
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        paid, known = calls(server), known_to(backup / "store" / "ledger.sqlite")
+        paid, known = calls(server), known_to(backup / "store" / "call_cache.sqlite")
 
         back = shell(cli, commands("Restore"), BACKUP=backup, RESTORED=restored)
         assert back.code == 0, back.out + back.err
@@ -104,7 +104,7 @@ def test_a_backup_while_running_is_restored_checked_and_finished(cli: Cli, tmp_p
         if mode == "batch":
             assert calls(server) == ROWS + 10  # every batch was known to the backup: none is paid twice
             assert server.ask("creates")["total"] == 5
-        else:  # only what was answered after the ledger's copy is asked again, and what was in flight at the kill
+        else:  # only what was answered after the cache's copy is asked again, and what was in flight at the kill
             asked_again = ROWS + 10 - known
             assert asked_again <= calls(server) - paid <= asked_again + WORKERS
 

@@ -69,8 +69,8 @@ def soak_cases(made: Bench) -> list[Case]:
     ):
         for position, index in list(enumerate(of_kind(made, start, calls), 1))[::step]:
             first = Fault(calls, error, position, again=chance.random() < 0.5)
-            case = followed(made, start, first, index, chance) if position % 2 else Case(start, (first,))
-            cases.append(case)
+            alone = chance.random() < 0.5
+            cases.append(Case(start, (first,)) if alone else followed(made, start, first, index, chance))
     for calls, error, step in ((Calls.WRITE, "EINTR", 29), (Calls.WRITE, "SHORT", 29), (Calls.SYNC, "EINTR", 7)):
         last = made.positions("batch", calls)
         cases += [Case("batch", (Fault(calls, error, n, chance.random() < 0.5),)) for n in range(1, last + 1, step)]

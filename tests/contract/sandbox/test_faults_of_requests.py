@@ -63,9 +63,7 @@ def test_a_token_limit_may_be_refused_at_once(way: Way) -> None:
 @on()
 def test_quota_exhausted(way: Way) -> None:
     fault = Fault(FaultKind.QUOTA_EXHAUSTED, route=Route.CREATE, times=1)
-    # Gemini has no code of its own for it: its 429 always asks to come back.
-    told = errors.RateLimited if way.wire.dialect is Dialect.GEMINI else errors.QuotaExhausted
-    assert refuses(way, fault, told).definite
+    assert refuses(way, fault, errors.QuotaExhausted).definite
 
 
 @on("anthropic")
