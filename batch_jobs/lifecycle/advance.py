@@ -29,6 +29,7 @@ from batch_jobs.lifecycle.run import Notify, Progress, Run, nobody
 from batch_jobs.lifecycle.submit import mark_unknown, reconcile, submit_shard
 from batch_jobs.models import BatchState, EventName, JobOutcome, Mode, Outcome, Phase, ShardState
 from batch_jobs.storage import events, items, jobs, leases, shards
+from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job, lease_name
 from batch_jobs.storage.shards import Shard
 from providers.codes import QUOTA_CODES
@@ -67,7 +68,8 @@ def advance(project: Project, task_id: str, notify: Notify = nobody, stop: threa
         JobHeld: another process is advancing it.
         BatchJobsError: what the operator or user must hear about; the job stays resumable.
     """
-    with leases.holding(project.ledger.engine, lease_name(task_id)) as lease:
+    place = project.workspace.output(task_id)
+    with store_errors(place), leases.holding(project.ledger.engine, lease_name(task_id)) as lease:
         run = Run(project, lease, notify, stop or threading.Event())
         job = _look_up(project, task_id)
         with job_log(project, task_id, simulated=job.simulated):

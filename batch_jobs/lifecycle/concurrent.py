@@ -27,6 +27,7 @@ from tenacity import (
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
+from batch_jobs import system
 from batch_jobs.errors import ProviderError, QuotaExhausted
 from batch_jobs.lifecycle.control import has_mass_error
 from batch_jobs.lifecycle.filing import file_answers
@@ -280,6 +281,8 @@ def _artefacts(run: Run, job: Job) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     for path in (sent, received):
         path.parent.mkdir(parents=True, exist_ok=True)
     with sent.open("ab") as log_sent, received.open("ab") as log_received:
+        for path in (sent, received):
+            system.sync_folder(path.parent)  # they are there after a crash, whatever they hold
         yield log_sent, log_received
 
 

@@ -24,7 +24,7 @@ from batch_jobs.render.items import PlannedRow, read_rows
 from batch_jobs.render.prompts import cell_text
 from batch_jobs.render.worker import remove_bodies
 from batch_jobs.storage import events, items, jobs
-from batch_jobs.storage.files import adopt
+from batch_jobs.storage.files import adopt, remove_files
 from batch_jobs.storage.jobs import Job
 
 CHUNK = 5_000
@@ -110,8 +110,7 @@ def _write_file(run: Run, job: Job, tally: RowTally) -> int:
     changed = write_table(workspace.upload(job.task_id, job.suffix), job.format, temp, columns, cells)
     with run.write():  # still ours: else JobHeld, and the file of whoever took over stays
         adopt(temp, target)
-    for left in target.parent.glob(f".{target.name}.*.tmp"):
-        left.unlink(missing_ok=True)
+    remove_files(target.parent, f".{target.name}.*.tmp")
     return changed
 
 

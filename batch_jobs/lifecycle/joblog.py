@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator
 
@@ -32,12 +33,31 @@ class _Line(logging.Formatter):
         return f"{at} {record.levelname}{simulated} {record.getMessage()} {data}"
 
 
+class _File(logging.FileHandler):
+    """A log on a full disk stays behind; the job goes on, as its events are in the ledger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line if that is possible."""
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing of the disk here: where it matters, the job says it."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close, also where the last lines can't be written."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def job_log(project: Project, task_id: str, *, simulated: bool) -> Iterator[None]:
     """Write this job's log records to its log file while the block runs."""
     path = project.workspace.log(task_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = _File(path, encoding="utf-8", delay=True)
     handler.setFormatter(_Line())
     handler.addFilter(_OfJob(task_id))
     if simulated:

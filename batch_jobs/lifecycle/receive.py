@@ -22,7 +22,7 @@ from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Mode, Parameters
 from batch_jobs.render.prompts import check_output_columns, load_prompt
 from batch_jobs.storage import idempotency, jobs
-from batch_jobs.storage.files import copy_file, remove_tree, sha256_of, store_errors
+from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
 from batch_jobs.storage.idempotency import Claim
 from batch_jobs.storage.jobs import Job
 from batch_jobs.table import IntakeLimits, Table
@@ -120,7 +120,8 @@ def _keep(project: Project, order: Order) -> Job:
     with store_errors(staging):
         try:
             staging.mkdir(parents=True)
-            rows = write_snapshot(table, staging / "rows.parquet", order.file_name)
+            rows = write_snapshot(table, staging / "rows.tmp", order.file_name)
+            adopt(staging / "rows.tmp", staging / "rows.parquet")
             digest = copy_file(order.file, staging / f"upload{suffix}")
             job = _job(project, order, resolved, table, task_id=task_id, suffix=suffix, rows=rows, digest=digest)
             workspace.output(task_id).mkdir(parents=True)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError
 
 from batch_jobs import system
 from batch_jobs.errors import StoreError
+from batch_jobs.storage.files import store_errors
 
 BUSY_SECONDS = 60
 READER = "batch_jobs_reader"
@@ -24,7 +25,8 @@ SYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
 
 def open_sqlite(path: Path) -> Engine:
     """An engine on a SQLite file; the file and its folder are made when missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with store_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     url = URL.create("sqlite", database=str(path))  # built from its parts: a folder's name may hold a "?"
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
@@ -33,7 +35,7 @@ def open_sqlite(path: Path) -> Engine:
         connection.isolation_level = None  # we say BEGIN ourselves
         connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         # The switch to WAL does not wait for others that switch too: SQLite answers "locked" at once.
-        with system.exclusive_lock(path.with_name(f".{path.name}.lock")):
+        with store_errors(path), system.exclusive_lock(path.with_name(f".{path.name}.lock")):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
 

@@ -126,6 +126,13 @@ def publish_new(source: Path, target: Path) -> bool:
             temp.unlink(missing_ok=True)
 
 
+def remove_files(folder: Path, pattern: str) -> None:
+    """Remove temp files that a killed process left; one that can't be removed is harmless."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder of ours with all it holds; one that is gone already is fine."""
     shutil.rmtree(folder, ignore_errors=True)

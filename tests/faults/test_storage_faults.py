@@ -86,7 +86,10 @@ def sample_cases(made: Bench, start: str, number: int) -> list[Case]:
     """Some cases of a start, each at another place: two faults a case."""
     chance = random.Random(f"{SEED} {start}")
     places: dict[tuple[str, str], list[int]] = {}
-    for index, call in enumerate(made.calls(start)):
+    calls = made.calls(start)
+    # how often the pool's answers are merged differs from run to run, so the last calls may not come
+    sure = len(calls) * 3 // 4 if start == "concurrent" else len(calls)
+    for index, call in enumerate(calls[:sure]):
         places.setdefault(place(call), []).append(index)
     cases = []
     for kind, name in chance.sample(sorted(places), number):

@@ -17,7 +17,7 @@ from batch_jobs.models import BatchState, EventName, ItemResult, Mode, Outcome, 
 from batch_jobs.storage import items, jobs, leases
 from batch_jobs.storage.jobs import lease_name
 from tests.contract.lifecycle.conftest import MakeWorld
-from tests.contract.lifecycle.kit import EVENTS, ITEMS, Sent, World, failed, good, refuse, waits
+from tests.contract.lifecycle.kit import EVENTS, ITEMS, Crash, Sent, World, failed, good, refuse, waits
 
 MORE = [*EVENTS, "event-6", "event-7"]
 """The same rows, and two of its own: the later upload."""
@@ -67,13 +67,11 @@ def test_items_under_way_for_another_job_are_waited_for_and_their_answers_adopte
 @pytest.mark.parametrize("held", ["rendered", "unknown"])
 def test_what_is_not_accepted_for_certain_is_under_way_too(world: World, later: Later, held: str) -> None:
     """A shard that may or may not have been accepted is nobody else's to send."""
-    world.provider.creates.append(
-        refuse(QuotaExhausted("no money")) if held == "rendered" else refuse(ConnectionError())
-    )
+    world.provider.creates.append(refuse(QuotaExhausted("no money") if held == "rendered" else Crash()))
     if held == "rendered":
         assert world.run() is Came.PAUSED
     else:
-        with pytest.raises(ConnectionError):  # dies in the create, whose outcome nobody knows
+        with pytest.raises(Crash):  # dies in the create, whose outcome nobody knows
             world.advance()
     second = later(world)
     assert second.advance().waits_for == (world.task_id,)
