@@ -6,6 +6,7 @@ A write transaction begins with BEGIN IMMEDIATE, so that two processes queue up 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from batch_jobs.storage.files import store_errors
 
 BUSY_SECONDS = 60
 READER = "batch_jobs_reader"
+_SILENT = logging.NullHandler()
 SYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
 
 
@@ -27,6 +29,8 @@ def open_sqlite(path: Path) -> Engine:
     """An engine on a SQLite file; the file and its folder are made when missing."""
     with store_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    # what its pool can't undo on a broken disk is said by our errors, not by a traceback on the user's screen
+    logging.getLogger("sqlalchemy").addHandler(_SILENT)
     url = URL.create("sqlite", database=str(path))  # built from its parts: a folder's name may hold a "?"
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
