@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 
@@ -83,6 +84,25 @@ class Row(NamedTuple):
     cells: tuple[str, ...]
 
 
+class Block(NamedTuple):
+    """Data rows that follow each other, column by column.
+
+    Attributes:
+        numbers: of the rows, as in `Row`.
+        columns: the cells of each column, as many as there are numbers.
+    """
+
+    numbers: Sequence[int]
+    columns: Sequence[Sequence[str]]
+
+
+def blocks_of(rows: Iterable[Row], size: int) -> Iterator[Block]:
+    """Gather rows into blocks of `size`, the last one smaller."""
+    source = iter(rows)
+    while group := list(islice(source, size)):
+        yield Block([row.number for row in group], list(zip(*(row.cells for row in group), strict=True)))
+
+
 class Table(Protocol):
     """An opened, recognised table. Blank rows (every cell empty) are no rows: skipped, but counted in numbers."""
 
@@ -94,5 +114,13 @@ class Table(Protocol):
 
         Raises:
             FileRefused: at the first part of the file that can't be read without guessing.
+        """
+        ...
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """The same rows in blocks of `size`, the last one smaller; the quickest way through the table.
+
+        Raises:
+            FileRefused: as `rows`.
         """
         ...

@@ -10,7 +10,6 @@ import codecs
 import csv
 import io
 import re
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePath
@@ -64,10 +63,9 @@ def _open_at(path: Path, codec: str, skip: int) -> io.TextIOWrapper:
 
 
 def allow_any_cell() -> None:
-    """Lift the csv module's process-wide field limit; it is only ever raised, and cells are bounded by the reader."""
-    ceiling = min(sys.maxsize, 2**31 - 1)
-    if csv.field_size_limit() < ceiling:
-        csv.field_size_limit(ceiling)
+    """Raise the csv module's process-wide field limit to the longest record that is read; never lower it."""
+    if csv.field_size_limit() < MAX_RECORD_CHARS:
+        csv.field_size_limit(MAX_RECORD_CHARS)
 
 
 def sep_delimiter(line: str) -> str | None:

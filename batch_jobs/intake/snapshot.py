@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from batch_jobs.arrow import integers, texts
 from batch_jobs.errors import FileRefused
 from batch_jobs.models import SHEET_ROW
-from batch_jobs.table import Row, Table
+from batch_jobs.table import Block, Table
 
 GROUP_ROWS = 10_000
 
 
 def write_snapshot(table: Table, target: Path, filename: str) -> int:
     """Stream a table into a Parquet file, one row group per 10,000 rows; reading it is its full validation.
+
+    One group is compressed and written (by a thread) while the next one is read.
 
     Returns:
         Rows written.
@@ -27,20 +30,24 @@ def write_snapshot(table: Table, target: Path, filename: str) -> int:
 
     if SHEET_ROW in table.columns:
         raise FileRefused("this name is reserved", file=filename, column=SHEET_ROW, fix="Rename the column")
-    fields = [(SHEET_ROW, pa.int64()), *((name, pa.string()) for name in table.columns)]
+    schema = pa.schema([(SHEET_ROW, pa.int64()), *((name, pa.string()) for name in table.columns)])
     total = 0
-    rows = table.rows()
-    with pq.ParquetWriter(target, pa.schema(fields), compression="zstd") as writer:
-        while group := list(islice(rows, GROUP_ROWS)):
-            writer.write_table(_arrow(group, pa.schema(fields)))
-            total += len(group)
+    under_way: Future[None] | None = None
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer, ThreadPoolExecutor(1, "snapshot") as thread:
+        for block in table.blocks(GROUP_ROWS):
+            group = _arrow(block, schema)
+            if under_way is not None:
+                under_way.result()
+            under_way = thread.submit(writer.write_table, group)
+            total += len(block.numbers)
+        if under_way is not None:
+            under_way.result()
     if total == 0:
         raise FileRefused("it has a header but no rows", file=filename, fix="Add the rows, then upload it again")
     return total
 
 
-def _arrow(group: list[Row], schema: object) -> object:
+def _arrow(block: Block, schema: Any) -> Any:
     import pyarrow as pa
 
-    columns = [texts(cells) for cells in zip(*(row.cells for row in group), strict=True)]
-    return pa.Table.from_arrays([integers([row.number for row in group]), *columns], schema=schema)
+    return pa.Table.from_arrays([integers(block.numbers), *map(texts, block.columns)], schema=schema)

@@ -23,7 +23,7 @@ from batch_jobs.intake.xlsx_values import FORBIDDEN, CellValue, as_text
 from batch_jobs.intake.xlsx_walk import SheetWalk, column_number
 from batch_jobs.intake.xlsx_workbook import SheetPart, Workbook, check_xml, read_workbook, shared_sizes
 from batch_jobs.intake.xlsx_zip import add_packed
-from batch_jobs.table import FileKind, IntakeLimits, Row, TableFormat
+from batch_jobs.table import Block, FileKind, IntakeLimits, Row, TableFormat, blocks_of
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -87,6 +87,10 @@ class XlsxTable:
         missing = next(expected, None)
         if missing is not None:
             raise self._ambiguous(missing)
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """The same rows in blocks."""
+        return blocks_of(self.rows(), size)
 
     def _ambiguous(self, number: int) -> FileRefused:
         problem = "the row can't be read without guessing: it is blank by one reading and not by another"

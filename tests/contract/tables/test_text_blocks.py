@@ -1,0 +1,76 @@
+"""The quick pass gives the very rows of the careful pass, in blocks, or leaves the word to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_jobs.errors import FileRefused
+from batch_jobs.intake import quick
+from batch_jobs.intake.text import TextTable, open_text
+from batch_jobs.table import IntakeLimits, Row
+
+LIMITS = IntakeLimits(max_bytes=10**7, max_rows=1_000, max_columns=50, max_cell_chars=500)
+PIECES = st.sampled_from(
+    ["a", "b,", '"', '""', ",", ";", "\n", "\r\n", "\r", " ", "é", "\0", "\u2028", "x" * 600, "\x0b"]
+)
+
+
+def rows_of(table: TextTable, size: int) -> list[Row]:
+    blocks = list(table.blocks(size))
+    assert all(len(block.numbers) == len(column) for block in blocks for column in block.columns)
+    return [
+        Row(number, cells)
+        for block in blocks
+        for number, cells in zip(block.numbers, zip(*block.columns, strict=True), strict=True)
+    ]
+
+
+def taken(path: Path, size: int | None) -> list[Row] | str:
+    """The rows, or the refusal, by either pass."""
+    try:
+        table = open_text(path, filename="t.csv", limits=LIMITS)
+        return list(table.rows()) if size is None else rows_of(table, size)
+    except FileRefused as refused:
+        return str(refused)
+
+
+@given(st.lists(PIECES, max_size=60).map("".join), st.integers(1, 5))
+def test_both_passes_agree_on_any_text(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
+    path = tmp_path_factory.mktemp("t") / "t.csv"
+    path.write_text(f"one,two\n1,2\n{text}", encoding="utf-8", newline="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick, "PIECE_CHARS", 7)
+        assert taken(path, size) == taken(path, None)
+
+
+def test_numbers_count_blank_rows_and_no_sep_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'sep=;\r\n\r\none;two\r\n1;"a\r\nb"\r\n;\r\n\r\n2;c\r\n')
+    table = open_text(path, filename="t.csv", limits=LIMITS)
+    assert rows_of(table, 1) == list(table.rows()) == [Row(3, ("1", "a\r\nb")), Row(6, ("2", "c"))]
+
+
+def test_a_quote_that_is_never_closed_is_not_read_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick, "MAX_RECORD_CHARS", 1_000)
+    monkeypatch.setattr(quick, "PIECE_CHARS", 100)
+    path = tmp_path / "t.csv"
+    path.write_text('one,two\n1,2\n3,"' + "four\n" * 10_000)
+    with path.open(newline="") as stream:
+        seen = 0
+        with pytest.raises(quick.Doubtful):
+            for records in quick.quick_records(stream, ",", 1):
+                seen += len(records.cells)
+        assert seen == 2
+        assert stream.tell() < 5_000
+
+
+@pytest.mark.parametrize("size", [1, 3, 10_000])
+def test_what_the_quick_pass_leaves_is_read_with_care_from_there(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"one,two\n" + b"1,2\n" * 10 + b"3,4\r" * 5)
+    table = open_text(path, filename="t.csv", limits=LIMITS)
+    assert rows_of(table, size) == list(table.rows())
