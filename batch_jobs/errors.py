@@ -24,7 +24,8 @@
     ├── StoreError           our own disk or database
     │   ├── JobHeld              another process advances this job
     │   └── SyncFailed           the disk took data and could not keep it: the process stops
-    ├── RenderFailed         the process pool died
+    ├── WorkerDied           a worker process died
+    │   └── RenderFailed     while it rendered
     └── Interrupted          Ctrl-C: what was in flight is kept, the job can be resumed
 
 The class docstring is the default message. `exit_code` and `http_status` on the class are the one table
@@ -245,11 +246,15 @@ class SyncFailed(StoreError):
     """The disk could not make data durable: this process stops, and what was recorded before is safe."""
 
 
-class RenderFailed(BatchJobsError):
-    """A worker process died while it rendered the requests."""
+class WorkerDied(BatchJobsError):
+    """A worker process died (out of memory?). Nothing was lost; run the same command again."""
 
     exit_code = EXIT_OPERATOR
     http_status = 500
+
+
+class RenderFailed(WorkerDied):
+    """A worker process died while it rendered the requests."""
 
 
 class Interrupted(BatchJobsError):

@@ -5,7 +5,11 @@ The plan's figures are what the user is shown before the word to send is given.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import asdict, dataclass
+from itertools import compress
+from itertools import count as count_from
+from operator import not_
 from typing import Any
 
 from batch_jobs.config import pick
@@ -13,7 +17,7 @@ from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import Dialect, EventName, Mode, Phase
 from batch_jobs.render.bodies import cut
-from batch_jobs.render.items import figures, first_errors, join_items, read_items
+from batch_jobs.render.items import figures, first_errors, join_items, read_fingerprints, read_lengths
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.prompts import load_prompt, schema_of
 from batch_jobs.render.spec import RenderSpec, schema_sha256
@@ -82,13 +86,13 @@ def plan_job(run: Run, job: Job) -> None:
         run.notify(Progress(job.task_id, "rendering", done, job.rows))
 
     count(0)
-    render_all(spec, count)
+    render_all(spec, count, project.workers)
     join_items(spec.plan)
     known = _known_items(project, spec)
     chosen = _figures(project, job, spec, known)
-    planned = zip(read_items(spec.plan), known, strict=True)
+    planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)
     with run.write() as connection:
-        items.add_all(connection, job.task_id, ((item.item, item.fingerprint, bool(there)) for item, there in planned))
+        items.add_all(connection, job.task_id, planned)
         jobs.move(
             connection,
             job,
@@ -132,13 +136,13 @@ def _keep_prompt(project: Project, job: Job, spec: RenderSpec) -> None:
 
 def _known_items(project: Project, spec: RenderSpec) -> bytes:
     """One byte per item: 1 where its answer is in the cache. Looked up once, so that plan and ledger say the same."""
-    return bytes(project.cache.known(item.fingerprint for item in read_items(spec.plan)))
+    return bytes(project.cache.known(read_fingerprints(spec.plan)))
 
 
 def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -> PlanFigures:
     failed, total = figures(spec.plan)
     known = sum(known_items)
-    lengths = [item.length for item, there in zip(read_items(spec.plan), known_items, strict=True) if not there]
+    lengths = array("q", compress(read_lengths(spec.plan), map(not_, known_items)))
     sizes = (length + LINE_OVERHEAD_BYTES for length in lengths)
     limits = project.limits(job.provider)
     to_send = total - known

@@ -22,6 +22,7 @@ from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.ledger import Ledger
 from batch_jobs.storage.workspace import Workspace
+from batch_jobs.workers import Workers
 from providers.contract import Limits, Provider
 
 SANDBOX_ACCOUNT = "sandbox"
@@ -37,6 +38,7 @@ class Project:
         simulated: new jobs are rehearsals. An old job stays what it was: real, or simulated by the sandbox.
         environ: where keys are looked up.
         clock: unix seconds.
+        workers: processes for steps that work on many rows.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Project:
     simulated: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], float] = time.time
+    workers: Workers = field(default_factory=Workers)
     _connected: dict[str, Provider] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -13,25 +13,30 @@ from batch_jobs.render.worker import bodies_path
 
 @dataclass
 class BodyReader:
-    """Bodies of one plan; use as a context manager."""
+    """Bodies of one plan; use as a context manager. Read in order, it reads each segment's file through once."""
 
     plan: Path
-    _open: dict[int, IO[bytes]] = field(default_factory=dict)
+    _open: dict[int, tuple[IO[bytes], bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> BodyReader:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._open.values():
+    def __exit__(self, *exc: object) -> None:
+        for handle, _ in self._open.values():
             handle.close()
 
     def read(self, item: PlannedItem) -> bytes:
         """The body of one item, exactly as it was rendered."""
         if item.segment not in self._open:
-            self._open[item.segment] = bodies_path(self.plan, item.segment).open("rb")
-        handle = self._open[item.segment]
-        handle.seek(item.offset)
-        return handle.read(item.length)
+            self._open[item.segment] = bodies_path(self.plan, item.segment).open("rb"), b""
+        handle, beginning = self._open[item.segment]
+        if len(beginning) < item.shared:
+            handle.seek(0)
+            beginning = bytes(handle.read(item.shared))
+            self._open[item.segment] = (handle, beginning)
+        if handle.tell() != item.offset:
+            handle.seek(item.offset)
+        return beginning[: item.shared] + handle.read(item.length - item.shared)
 
 
 def cut(sizes: Iterable[int], max_requests: int, max_bytes: int) -> Iterator[int]:

@@ -16,11 +16,11 @@ from batch_jobs.storage.files import adopt, store_errors
 
 BATCH_ROWS = 10_000
 _ITEMS = """
-    SELECT row_number() OVER (ORDER BY first_row) - 1 AS item, * FROM (
-        SELECT fingerprint, min(row) AS first_row, arg_min(segment, row) AS segment,
-               arg_min("offset", row) AS "offset", arg_min("length", row) AS "length"
-        FROM read_index WHERE fingerprint IS NOT NULL GROUP BY fingerprint)
-    ORDER BY item
+    SELECT row_number() OVER (ORDER BY i.row) - 1 AS item, i.fingerprint, i.row AS first_row, i.segment, i."offset",
+           i."length" + i.shared AS "length", i.shared
+    FROM read_index i
+    JOIN (SELECT min(row) AS row FROM read_index WHERE fingerprint IS NOT NULL GROUP BY fingerprint) f ON f.row = i.row
+    ORDER BY i.row
 """
 _ROWS = """
     SELECT i.row, i.number, i.identity, i.error, t.item, i.fingerprint,
@@ -38,13 +38,20 @@ _FILED = """
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """One item of the plan: where its body lies."""
+    """One item of the plan: where its body lies.
+
+    Attributes:
+        offset: where its own bytes begin, in the bodies of its segment.
+        length: of the whole body, in bytes.
+        shared: how many of these the segment's bodies begin with alike; they stand at the start of the file.
+    """
 
     item: int
     fingerprint: bytes
     segment: int
     offset: int
     length: int
+    shared: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +103,18 @@ def join_items(plan: Path) -> None:
 
 def read_items(plan: Path) -> Iterator[PlannedItem]:
     """Stream the items in order."""
-    for values in _stream(plan / "items.parquet", ("item", "fingerprint", "segment", "offset", "length")):
+    for values in _stream(plan / "items.parquet", ("item", "fingerprint", "segment", "offset", "length", "shared")):
         yield PlannedItem(*values)
+
+
+def read_fingerprints(plan: Path) -> Iterator[bytes]:
+    """Stream the items' fingerprints, in order."""
+    return (value for (value,) in _stream(plan / "items.parquet", ("fingerprint",)))
+
+
+def read_lengths(plan: Path) -> Iterator[int]:
+    """Stream the lengths of the items' bodies in bytes, in order."""
+    return (value for (value,) in _stream(plan / "items.parquet", ("length",)))
 
 
 def read_rows(plan: Path) -> Iterator[PlannedRow]:

@@ -48,6 +48,23 @@ def fingerprint(prefix: bytes, body: bytes) -> bytes:
     return hashlib.sha256(prefix + b"\n" + body).digest()
 
 
+class Beginning:
+    """What the bodies of a segment begin with alike: hashed once, and written once."""
+
+    def __init__(self, prefix: bytes, text: bytes) -> None:
+        self.text = text
+        self._prefix = prefix
+        self._hashed = hashlib.sha256(prefix + b"\n" + text)
+
+    def split(self, body: bytes) -> tuple[bytes, int, bytes]:
+        """Give a body's fingerprint, how many bytes of it are this beginning's, and the bytes that are its own."""
+        if not body.startswith(self.text):
+            return fingerprint(self._prefix, body), 0, body
+        own, hashed = body[len(self.text) :], self._hashed.copy()
+        hashed.update(own)
+        return hashed.digest(), len(self.text), own
+
+
 def identity(values: Sequence[str]) -> str:
     """Hex sha256 over the values of the identity columns: the row's folder in the store."""
     return hashlib.sha256(orjson.dumps(list(values))).hexdigest()

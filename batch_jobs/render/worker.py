@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 from batch_jobs.arrow import digests, integers, texts
 from batch_jobs.models import SHEET_ROW, Request
 from batch_jobs.render.prompts import DataCaseView, PromptModule, load_prompt, render, schema_of
-from batch_jobs.render.spec import RenderSpec, fingerprint, identity
+from batch_jobs.render.spec import Beginning, RenderSpec, identity
 from batch_jobs.storage.files import adopt, store_errors
 from providers.connect import codec_for
 
@@ -27,12 +28,15 @@ def _prompt(folder: Path, file_name: str) -> PromptModule:
 
 
 def bodies_path(plan: Path, segment: int) -> Path:
-    """One segment of rendered bodies, one JSON body a line, equal ones once."""
-    return plan / f"bodies-{segment:05d}.jsonl"
+    """One segment of rendered bodies, equal ones once: what most begin with alike, then each one's own bytes."""
+    return plan / f"bodies-{segment:05d}.bin"
 
 
 def index_path(plan: Path, segment: int) -> Path:
-    """Parquet beside a segment: a line per row with row, number, identity, fingerprint, offset, length, error."""
+    """Parquet beside a segment, a line per row: row, number, identity, fingerprint, error, and where its body lies.
+
+    That is `offset` and `length` of its own bytes, after the first `shared` bytes of the file.
+    """
     return plan / f"index-{segment:05d}.parquet"
 
 
@@ -84,31 +88,42 @@ def _write_segment(spec: RenderSpec, segment: int, first_row: int, target: Path)
 def _render_rows(spec: RenderSpec, table: dict[str, list[Any]], first_row: int, handle: IO[bytes]) -> dict[str, Any]:
     """Render rows into `handle`; returns the index, column by column."""
     numbers = table.pop(SHEET_ROW)
-    names = list(table)
-    offsets: dict[bytes, int] = {}
-    columns: dict[str, list[Any]] = {n: [] for n in ("identity", "fingerprint", "offset", "length", "error")}
-    add = {name: values.append for name, values in columns.items()}
-    prefix, written = spec.fingerprint_prefix(), 0
-    for row_identity, body, error in _bodies(spec, names, table):
-        call = fingerprint(prefix, body) if body else None
-        add["identity"](row_identity)
-        add["fingerprint"](call)
-        add["error"](error)
-        add["length"](len(body))
-        if call is not None and call not in offsets:
-            offsets[call] = written
-            handle.write(body + b"\n")
-            written += len(body) + 1
-        add["offset"](offsets[call] if call is not None else 0)
+    rendered = _bodies(spec, list(table), table)
+    first = list(islice(rendered, 2))
+    beginning = Beginning(spec.fingerprint_prefix(), _alike([body for _, body, _ in first if body]))
+    handle.write(beginning.text)
+    written = len(beginning.text)
+    places: dict[bytes | None, tuple[int, int, int]] = {None: (0, 0, 0)}
+    identities, calls, errors = list[str](), list[bytes | None](), list[str | None]()
+    for row_identity, body, error in chain(first, rendered):
+        call, shared, own = beginning.split(body) if body else (None, 0, b"")
+        identities.append(row_identity)
+        calls.append(call)
+        errors.append(error)
+        if call not in places:
+            places[call] = written, len(own), shared
+            handle.write(own)
+            written += len(own)
+    offsets, lengths, shares = zip(*(places[call] for call in calls), strict=True)
     return {
         "row": integers(range(first_row, first_row + len(numbers))),
         "number": integers(numbers),
-        "identity": texts(columns["identity"]),
-        "fingerprint": digests(columns["fingerprint"]),
-        "offset": integers(columns["offset"]),
-        "length": integers(columns["length"]),
-        "error": texts(columns["error"]),
+        "identity": texts(identities),
+        "fingerprint": digests(calls),
+        "offset": integers(offsets),
+        "length": integers(lengths),
+        "shared": integers(shares),
+        "error": texts(errors),
     }
+
+
+def _alike(bodies: list[bytes]) -> bytes:
+    """What two bodies begin with alike; nothing when there are not two."""
+    if len(bodies) < 2:
+        return b""
+    one, other = bodies
+    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
 
 
 def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> Iterator[tuple[str, bytes, str | None]]:

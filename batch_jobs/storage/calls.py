@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from batch_jobs.models import Price, Usage
+from batch_jobs.storage.database import execute_many
 from batch_jobs.storage.schema import calls, jobs
 
 PER_MILLION = 1_000_000
 ENOUGH_CALLS = 20
+LATEST_JOBS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """One call that a provider executed and bills."""
+class CallRecord(NamedTuple):
+    """One call that a provider executed and bills: plain values, in the order of the table's columns."""
 
-    call_id: str
     task_id: str
+    call_id: str
     item: int
     mode: str
     model: str
@@ -53,8 +55,7 @@ def cost_of(usage: Usage, price: Price | None) -> float:
 
 def add_all(connection: Connection, records: Sequence[CallRecord]) -> None:
     """Record calls; one that is recorded already stays as it is."""
-    if records:
-        connection.execute(insert(calls).on_conflict_do_nothing(), [asdict(record) for record in records])
+    execute_many(connection, insert(calls).on_conflict_do_nothing(), CallRecord._fields, records)
 
 
 def spent(connection: Connection, task_id: str) -> Spent:
@@ -68,17 +69,16 @@ def spent(connection: Connection, task_id: str) -> Spent:
 def typical_output_tokens(
     connection: Connection, model: str, *, simulated: bool, last: int = 200, enough: int = ENOUGH_CALLS
 ) -> float | None:
-    """Mean output tokens of the latest calls of a model, for estimates; None when there were too few to say.
+    """Mean output tokens of calls of the model's latest jobs, for estimates; None when there were too few to say.
 
-    A rehearsal's calls say nothing about real ones, so the two are kept apart.
+    A rehearsal's calls say nothing about real ones, so the two are kept apart. Job by job, by the table's key: a job
+    may have a million calls.
     """
-    recent = (
-        select(calls.c.output_tokens)
-        .join(jobs, jobs.c.task_id == calls.c.task_id)
-        .where(calls.c.model == model, jobs.c.simulated == int(simulated))
-        .order_by(calls.c.at.desc())
-        .limit(last)
-        .subquery()
-    )
-    number, mean = connection.execute(select(func.count(), func.avg(recent.c.output_tokens))).one()
-    return float(mean) if number >= enough else None
+    latest = select(jobs.c.task_id).where(jobs.c.model == model, jobs.c.simulated == int(simulated))
+    found: list[int] = []
+    for task_id in connection.execute(latest.order_by(jobs.c.created_at.desc()).limit(LATEST_JOBS)).scalars().all():
+        query = select(calls.c.output_tokens).where(calls.c.task_id == task_id).limit(last - len(found))
+        found += connection.execute(query).scalars()
+        if len(found) >= last:
+            break
+    return sum(found) / len(found) if len(found) >= enough else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Insert, Update, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
 from batch_jobs import system
@@ -20,6 +21,7 @@ from batch_jobs.errors import StoreError
 from batch_jobs.storage.files import store_errors
 
 BUSY_SECONDS = 60
+ROWS_AT_ONCE = 10_000
 READER = "batch_jobs_reader"
 _SILENT = logging.NullHandler()
 SYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
@@ -69,6 +71,25 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """One consistent view; does not wait for writers."""
     with _errors_of(engine), engine.execution_options(**{READER: True}).begin() as connection:
         yield connection
+
+
+def execute_many(
+    connection: Connection, statement: Insert | Update, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> None:
+    """Execute one statement for many rows, without SQLAlchemy's work for each of them (a third of the time).
+
+    Args:
+        connection: within a transaction.
+        statement: an INSERT, or an UPDATE whose values are all `bindparam`s.
+        names: of its parameters, in the order in which the compiled statement has them.
+        rows: their values as the database takes them (no enums), in that order; streamed.
+    """
+    keys = list(names) if isinstance(statement, Insert) else None
+    compiled: Any = statement.compile(dialect=connection.dialect, column_keys=keys)
+    assert compiled.positiontup == list(names), compiled.positiontup
+    text, source = str(compiled), iter(rows)
+    while chunk := list(islice(source, ROWS_AT_ONCE)):
+        connection.exec_driver_sql(text, chunk)
 
 
 @contextlib.contextmanager

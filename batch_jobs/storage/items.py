@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, select, update
 
 from batch_jobs.models import Outcome
+from batch_jobs.storage.database import execute_many
 from batch_jobs.storage.schema import items
 
 CHUNK = 10_000
+SUCCEEDED = Outcome.SUCCEEDED.value
 
 
-@dataclass(frozen=True, slots=True)
-class ItemRecord:
+class ItemRecord(NamedTuple):
     """One item as the ledger knows it."""
 
     item: int
@@ -50,24 +50,18 @@ class Ending:
     detail: str = ""
 
 
-def add_all(connection: Connection, task_id: str, fingerprints: Iterable[tuple[int, bytes, bool]]) -> int:
+def add_all(connection: Connection, task_id: str, fingerprints: Iterable[tuple[int, bytes, int | bool]]) -> int:
     """Record the items of a plan: (item, fingerprint, known); known ones are succeeded already."""
-    total = 0
-    rows = (
-        {
-            "task_id": task_id,
-            "item": item,
-            "fingerprint": fingerprint,
-            "attempts": 0,
-            "known": int(known),
-            "outcome": Outcome.SUCCEEDED if known else None,
-        }
-        for item, fingerprint, known in fingerprints
-    )
-    while chunk := list(islice(rows, CHUNK)):
-        connection.execute(insert(items), chunk)
-        total += len(chunk)
-    return total
+    added = 0
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        nonlocal added
+        for added, (item, fingerprint, known) in enumerate(fingerprints, 1):  # noqa: B007
+            yield task_id, item, fingerprint, 0, int(known), SUCCEEDED if known else None
+
+    names = ("task_id", "item", "fingerprint", "attempts", "known", "outcome")
+    execute_many(connection, insert(items), names, rows())
+    return added
 
 
 def unassigned(connection: Connection, task_id: str, round_no: int) -> Iterator[tuple[int, bytes]]:
@@ -101,10 +95,11 @@ def assign(connection: Connection, task_id: str, chosen: Sequence[int], round_no
     """Put items into a shard of a round; each such sending is one attempt."""
     query = (
         update(items)
-        .where(items.c.task_id == task_id, items.c.item == bindparam("which"))
-        .values(round=round_no, shard=shard_no, attempts=items.c.attempts + 1)
+        .where(items.c.task_id == bindparam("job"), items.c.item == bindparam("which"))
+        .values(round=bindparam("to_round"), shard=bindparam("to_shard"), attempts=items.c.attempts + bindparam("more"))
     )
-    connection.execute(query, [{"which": item} for item in chosen])
+    rows = ((round_no, shard_no, 1, task_id, item) for item in chosen)
+    execute_many(connection, query, ("to_round", "to_shard", "more", "job", "which"), rows)
 
 
 def of_shard(connection: Connection, task_id: str, round_no: int, shard_no: int) -> dict[int, ItemRecord]:
@@ -146,30 +141,36 @@ def end(connection: Connection, task_id: str, endings: Sequence[Ending], *, roun
 
     `attempts` is added where the sending itself did not count one (concurrent mode).
     """
+    values = (
+        (ending.last_outcome.value, ending.outcome and ending.outcome.value, ending.code[:100], ending.detail[:1000],
+         ending.item)
+        for ending in endings
+    )  # fmt: skip
+    _end(connection, task_id, values, round_no, attempts)
+
+
+def end_succeeded(connection: Connection, task_id: str, chosen: Iterable[int], *, round_no: int) -> None:
+    """Record that the attempts of a batch round at these items succeeded."""
+    _end(connection, task_id, ((SUCCEEDED, SUCCEEDED, "", "", item) for item in chosen), round_no, 0)
+
+
+def _end(connection: Connection, task_id: str, values: Iterable[tuple[Any, ...]], round_no: int, attempts: int) -> None:
+    """End open items: (last outcome, outcome, code, detail, item) of each."""
     query = (
         update(items)
-        .where(items.c.task_id == task_id, items.c.item == bindparam("which"), items.c.outcome.is_(None))
+        .where(items.c.task_id == bindparam("job"), items.c.item == bindparam("which"), items.c.outcome.is_(None))
         .values(
-            merged_round=round_no,
+            merged_round=bindparam("new_round"),
             last_outcome=bindparam("new_last"),
             outcome=bindparam("new_outcome"),
             code=bindparam("new_code"),
             detail=bindparam("new_detail"),
-            attempts=items.c.attempts + attempts,
+            attempts=items.c.attempts + bindparam("more"),
         )
     )
-    values = [
-        {
-            "which": ending.item,
-            "new_last": ending.last_outcome,
-            "new_outcome": ending.outcome,
-            "new_code": ending.code[:100],
-            "new_detail": ending.detail[:1000],
-        }
-        for ending in endings
-    ]
-    if values:
-        connection.execute(query, values)
+    names = ("more", "new_round", "new_last", "new_outcome", "new_code", "new_detail", "job", "which")
+    rows = ((attempts, round_no, *ending, task_id, item) for *ending, item in values)
+    execute_many(connection, query, names, rows)
 
 
 def close_open(connection: Connection, task_id: str, otherwise: Outcome) -> int:

@@ -106,8 +106,8 @@ provider_batches = Table(
 calls = Table(
     "calls",
     ledger,
+    Column("task_id", Text, primary_key=True),
     Column("call_id", Text, primary_key=True),
-    Column("task_id", Text, nullable=False),
     Column("item", Integer, nullable=False),
     Column("mode", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -117,7 +117,7 @@ calls = Table(
     Column("output_tokens", Integer, nullable=False),
     Column("cost_usd", Float, nullable=False),
     Column("at", Float, nullable=False),
-    Index("calls_by_job", "task_id"),
+    sqlite_with_rowid=False,
 )
 
 events = Table(

@@ -14,6 +14,7 @@ from batch_jobs.render.items import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.worker import remove_bodies, render_segment
 from batch_jobs.storage.files import atomic_write
+from batch_jobs.workers import Workers
 from tests.contract.render.kit import in_process, make_spec
 
 FAILING = """
@@ -63,7 +64,7 @@ def test_a_plan_folder_that_cant_be_made_is_the_stores_error(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     spec = make_spec(tmp_path, {"what": ["a"]}, plan=tmp_path / "file" / "plan")
     with pytest.raises(StoreError, match=f"{tmp_path}/file/plan: Not a directory"):
-        render_all(spec, lambda _: None)
+        render_all(spec, lambda _: None, Workers())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only where the kernel has a full device")
@@ -112,7 +113,7 @@ def test_the_failed_sync_of_a_worker_is_this_process_own(tmp_path: Path, monkeyp
     spec = make_spec(tmp_path, {"what": ["a"]})
     (tmp_path / "prompt" / "test_prompt.py").write_text(FSYNC_FAILS)
     with pytest.raises(SyncFailed, match=r"bodies-00000\.tmp: the disk could not make data durable"):
-        render_all(spec, lambda _: None)
+        render_all(spec, lambda _: None, Workers())
     assert system.sync_has_failed()
     with pytest.raises(SyncFailed, match=r"bodies-00000\.tmp: the disk could not make data durable"):
         atomic_write(tmp_path / "file", b"x")

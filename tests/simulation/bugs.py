@@ -190,7 +190,7 @@ def costs_are_added_again(patch: Patch) -> None:
     add_all = calls.add_all
 
     def renumbered(connection: Any, records: Sequence[calls.CallRecord]) -> None:
-        add_all(connection, [replace(record, call_id=uuid.uuid4().hex) for record in records])
+        add_all(connection, [record._replace(call_id=uuid.uuid4().hex) for record in records])
 
     patch.setattr(calls, "add_all", renumbered)
 

@@ -16,6 +16,7 @@ FOUNDATION = {
     "batch_jobs.system",
     "batch_jobs.table",
     "batch_jobs.arrow",
+    "batch_jobs.workers",
 }
 MIDDLE = {"batch_jobs.intake", "batch_jobs.render", "batch_jobs.output", "batch_jobs.storage", "providers"}
 ALLOWED: dict[str, set[str]] = {
@@ -37,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch_jobs.models": set(),
     "batch_jobs.table": set(),
     "batch_jobs.arrow": set(),
+    "batch_jobs.workers": {"batch_jobs.errors", "batch_jobs.system"},
 }
 """cli, api -> lifecycle -> intake | render | output | storage | providers -> models, errors, config, system."""
 HEAVY = {

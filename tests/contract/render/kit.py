@@ -15,6 +15,7 @@ from batch_jobs.render.items import PlannedItem, PlannedRow, join_items, read_it
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.spec import RenderSpec
 from batch_jobs.render.worker import render_segment
+from batch_jobs.workers import Workers
 
 PROMPT = """
 import json
@@ -115,7 +116,7 @@ def make_spec(
 
 def by_pool(spec: RenderSpec) -> Plan:
     """Render by the real process pool."""
-    render_all(spec, lambda _: None)
+    render_all(spec, lambda _: None, Workers())
     join_items(spec.plan)
     return Plan(spec)
 

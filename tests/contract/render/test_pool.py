@@ -13,6 +13,7 @@ from batch_jobs.models import Dialect, Parameters
 from batch_jobs.render.items import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.worker import bodies_path, index_path, render_segment
+from batch_jobs.workers import Workers
 from tests.contract.render.kit import Plan, by_pool, in_process, make_spec
 
 ROWS = 25_000
@@ -80,17 +81,17 @@ def test_where_the_plan_lies_makes_no_difference(tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, {"what": ["a", "DIE", "b"]}, group_rows=1)
     with pytest.raises(RenderFailed, match=r"worker process died .* nothing was sent. Check test_prompt.py"):
-        render_all(spec, lambda _: None)
+        render_all(spec, lambda _: None, Workers())
     assert not index_path(spec.plan, 1).exists()
 
 
 def test_finished_segments_are_not_rendered_again(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, {"what": ["a", "b", "c", "d"]}, group_rows=2)
     told: list[int] = []
-    assert render_all(spec, told.append) == 2
+    assert render_all(spec, told.append, Workers()) == 2
     files = [path(spec.plan, segment) for path in (bodies_path, index_path) for segment in range(2)]
     before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in files]
-    assert render_all(spec, told.append) == 2
+    assert render_all(spec, told.append, Workers()) == 2
     assert told == [2, 2, 2, 2]
     assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in files] == before
 
@@ -120,7 +121,7 @@ def test_joining_again_keeps_what_is_there(tmp_path: Path) -> None:
 
 
 def test_no_temp_file_is_left(large: Plan) -> None:
-    assert sorted({path.suffix for path in large.spec.plan.iterdir()}) == [".jsonl", ".parquet"]
+    assert sorted({path.suffix for path in large.spec.plan.iterdir()}) == [".bin", ".parquet"]
 
 
 def test_a_disk_that_can_not_be_written_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,8 +54,8 @@ def test_every_field_comes_back(cache: CallCache) -> None:
 
 def test_the_first_answer_stays(cache: CallCache) -> None:
     first = an_answer(1)
-    cache.put([first, replace(first, answer="{}")])
-    cache.put([replace(first, answer="[]", cost_usd=9.0)])
+    cache.put([first, first._replace(answer="{}")])
+    cache.put([first._replace(answer="[]", cost_usd=9.0)])
     cache.put([])
     assert cache.get([key(1)]) == {key(1): first}
 
@@ -104,7 +103,7 @@ def test_a_write_that_fails_stores_none_of_it(cache: CallCache) -> None:
             "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
         )
     with pytest.raises(StoreError, match="disk is full: free some space"):
-        cache.put([an_answer(1), an_answer(2), replace(an_answer(3), cost_usd=2.0)])
+        cache.put([an_answer(1), an_answer(2), an_answer(3)._replace(cost_usd=2.0)])
     assert cache.get([key(1), key(2), key(3)]) == {}
 
 

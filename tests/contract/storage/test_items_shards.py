@@ -200,12 +200,16 @@ def test_a_job_without_calls_has_cost_nothing(ledger: Ledger) -> None:
         assert calls.typical_output_tokens(connection, "model-1", simulated=False) is None
 
 
-def test_typical_output_is_that_of_the_latest_calls_of_the_model(ledger: Ledger) -> None:
+def test_typical_output_is_that_of_the_models_latest_jobs(ledger: Ledger) -> None:
+    newer, rehearsal, other = "d" * 32, "e" * 32, "f" * 32
     with ledger.write() as connection:
-        jobs.add(connection, full_job(simulated=False))
-        jobs.add(connection, full_job(task_id=OTHER_ID, simulated=True))
-        calls.add_all(connection, [a_call(number) for number in range(1, 6)])
-        calls.add_all(connection, [a_call(99, model="other"), a_call(100, task_id=OTHER_ID)])
+        jobs.add(connection, full_job(simulated=False, created_at=1.0))
+        jobs.add(connection, full_job(task_id=newer, simulated=False, created_at=2.0))
+        jobs.add(connection, full_job(task_id=rehearsal, simulated=True, created_at=3.0))
+        jobs.add(connection, full_job(task_id=other, simulated=False, model="other", created_at=4.0))
+        calls.add_all(connection, [a_call(1), a_call(2), a_call(3)])
+        calls.add_all(connection, [a_call(number, task_id=newer) for number in (4, 5)])
+        calls.add_all(connection, [a_call(99, task_id=other, model="other"), a_call(100, task_id=rehearsal)])
         assert calls.typical_output_tokens(connection, "model-1", simulated=False, last=2, enough=2) == 45
         assert calls.typical_output_tokens(connection, "model-1", simulated=False, enough=5) == 30
         assert calls.typical_output_tokens(connection, "model-1", simulated=True, enough=1) == 1000

@@ -1,0 +1,110 @@
+"""Processes for work on many rows: begun when first needed, shared by a run's steps, ended with their parent.
+
+They are forked from a small server process that has the libraries loaded (on systems that have it), so that the second
+one costs next to nothing. Rows don't travel: a task names files and ranges, and its worker reads and writes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from batch_jobs import system
+from batch_jobs.errors import SyncFailed, WorkerDied
+
+T = TypeVar("T")
+AHEAD = 2
+"""Tasks a worker that are begun and whose results nobody has taken yet."""
+
+PRELOADED = ["pyarrow.parquet", "batch_jobs.render.worker"]
+
+
+class Workers:
+    """A pool of processes; safe to share between threads. `kept` says for how long it lives."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or os.cpu_count() or 1
+        self._lock = threading.Lock()
+        self._users = 0
+        self._pool: ProcessPoolExecutor | None = None
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the processes, once begun, until nobody keeps them any more."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                pool, self._pool = (self._pool, None) if self._users == 0 else (None, self._pool)
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def warm(self) -> None:
+        """Begin the processes now, in the background: something for them to do will come."""
+        for _ in range(self.count):
+            self._begun().submit(os.getpid)
+
+    def run(self, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+        """Yield `function(*task)` for each task, in order; only a few results wait to be taken.
+
+        Raises:
+            WorkerDied: a process ended in the middle of its task.
+            SyncFailed: the disk could not make a worker's files durable; this process can't go on either.
+        """
+        under_way: deque[Future[T]] = deque()
+        with self.kept():
+            try:
+                for task in tasks:
+                    if len(under_way) >= AHEAD * self.count:
+                        yield under_way.popleft().result()
+                    under_way.append(self._begun().submit(function, *task))
+                while under_way:
+                    yield under_way.popleft().result()
+            except BrokenProcessPool as error:
+                with self._lock:
+                    self._pool = None
+                raise WorkerDied from error
+            except SyncFailed as error:
+                system.sync_failed_in_worker(error)
+                raise
+            finally:
+                for future in under_way:
+                    future.cancel()
+
+    def _begun(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(self.count, mp_context=_context(), initializer=_end_with_parent)
+            return self._pool
+
+
+def _context() -> Any:
+    """Never fork this process itself: it has threads."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever, with the parent's output pipes open."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
