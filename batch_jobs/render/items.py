@@ -5,16 +5,21 @@ Writes `items.parquet` (one line an item) and `rows.parquet` (one line a row) in
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batch_jobs.arrow import integers
+from batch_jobs.errors import StoreError
 from batch_jobs.models import SHEET_ROW
 from batch_jobs.storage.files import adopt, store_errors
 
 BATCH_ROWS = 10_000
+MEMORY_LIMIT = "200MB"
+_PATTERN = re.compile(r"[*?\[\]{}]")
 _ITEMS = """
     SELECT row_number() OVER (ORDER BY i.row) - 1 AS item, i.fingerprint, i.row AS first_row, i.segment, i."offset",
            i."length" + i.shared AS "length", i.shared
@@ -90,14 +95,12 @@ class Place:
 
 def join_items(plan: Path) -> None:
     """Make items.parquet and rows.parquet from the workers' index files; done already is done."""
-    import pyarrow.dataset as ds
-
     if (plan / "rows.parquet").exists():
         return
-    index = ds.dataset([str(path) for path in sorted(plan.glob("index-*.parquet"))], format="parquet")
+    index = sorted(plan.glob("index-*.parquet"))
     with _duckdb(plan, read_index=index) as connection:
         _copy(connection, _ITEMS, plan / "items.parquet")
-    with _duckdb(plan, read_index=index, read_items=_parquet(plan / "items.parquet")) as connection:
+    with _duckdb(plan, read_index=index, read_items=[plan / "items.parquet"]) as connection:
         _copy(connection, _ROWS, plan / "rows.parquet")
 
 
@@ -128,7 +131,7 @@ def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> I
     import pyarrow as pa
 
     names, cells_of = _snapshot(snapshot)
-    tables = {"read_rows": _parquet(plan / "rows.parquet"), "read_snapshot": cells_of}
+    tables = {"read_rows": [plan / "rows.parquet"], "read_snapshot": cells_of}
     query = _FILED.format(sheet_row=SHEET_ROW)
     if items is not None:
         tables["wanted"] = pa.Table.from_arrays([integers(items)], ["item"])
@@ -142,7 +145,7 @@ def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> I
 
 def figures(plan: Path) -> tuple[int, int]:
     """Rows whose prompt failed, and items."""
-    with _duckdb(plan, read_rows=_parquet(plan / "rows.parquet")) as connection:
+    with _duckdb(plan, read_rows=[plan / "rows.parquet"]) as connection:
         row = connection.execute(
             "SELECT count(*) FILTER (item IS NULL), count(DISTINCT item) FROM read_rows"
         ).fetchone()
@@ -152,19 +155,42 @@ def figures(plan: Path) -> tuple[int, int]:
 
 def first_errors(plan: Path, limit: int = 5) -> list[tuple[int, str]]:
     """The first rows whose prompt failed: (row number as the spreadsheet shows it, why)."""
-    with _duckdb(plan, read_rows=_parquet(plan / "rows.parquet")) as connection:
+    with _duckdb(plan, read_rows=[plan / "rows.parquet"]) as connection:
         query = f"SELECT number, error FROM read_rows WHERE error IS NOT NULL ORDER BY row LIMIT {limit:d}"
         return [(int(number), str(error)) for number, error in connection.execute(query).fetchall()]
 
 
-def _duckdb(folder: Path, **tables: Any) -> Any:
-    """A DuckDB of its own, in memory, spilling into the plan folder; tables are handed over, not found by path."""
+@contextlib.contextmanager
+def _duckdb(folder: Path, **tables: Any) -> Iterator[Any]:
+    """A DuckDB of its own, in memory, spilling into the plan folder; with each table, a list of Parquet files or Arrow.
+
+    Raises:
+        StoreError: it could not spill, or not read.
+    """
     import duckdb
 
-    connection = duckdb.connect(config={"temp_directory": str(folder), "threads": 2, "memory_limit": "1GB"})
-    for name, table in tables.items():
+    config: dict[str, Any] = {"temp_directory": str(folder), "threads": 2, "memory_limit": MEMORY_LIMIT}
+    with duckdb.connect(config=config) as connection:
+        for name, table in tables.items():
+            _register(connection, name, table)
+        try:
+            yield connection
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            text = str(error).splitlines()[0]
+            raise StoreError(f"{folder}: {text}. Free some space, then run the same command again") from error
+
+
+def _register(connection: Any, name: str, table: Any) -> None:
+    """Files are read by DuckDB itself, at half the memory, unless it would take their names for patterns."""
+    if not isinstance(table, list):
         connection.register(name, table)
-    return connection
+    elif _PATTERN.search("".join(map(str, table))):
+        import pyarrow.dataset as ds
+
+        connection.register(name, ds.dataset(list(map(str, table)), format="parquet"))
+    else:
+        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in table)
+        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet([{files}])")
 
 
 def _snapshot(path: Path) -> tuple[list[str], Any]:
@@ -177,12 +203,6 @@ def _snapshot(path: Path) -> tuple[list[str], Any]:
     plain = pa.schema([(SHEET_ROW if n == 0 else f"c{n}", field.type) for n, field in enumerate(fields)])
     batches = (pa.RecordBatch.from_arrays(batch.columns, schema=plain) for batch in file.iter_batches(BATCH_ROWS))
     return [field.name for field in fields[1:]], pa.RecordBatchReader.from_batches(plain, batches)
-
-
-def _parquet(path: Path) -> Any:
-    import pyarrow.dataset as ds
-
-    return ds.dataset(str(path), format="parquet")
 
 
 def _copy(connection: Any, query: str, target: Path) -> None:
