@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from batch_jobs.lifecycle.cells import RowTally
 from batch_jobs.lifecycle.check_report import RESTORE_LEDGER, Kind, Look
-from batch_jobs.lifecycle.finish import RowTally, outcome_of
+from batch_jobs.lifecycle.finish import outcome_of
 from batch_jobs.lifecycle.plan import render_spec
 from batch_jobs.models import JobOutcome, Outcome, Phase
 from batch_jobs.render.bodies import BodyReader

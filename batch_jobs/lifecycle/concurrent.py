@@ -29,9 +29,10 @@ from tenacity.wait import wait_random_exponential
 
 from batch_jobs import system
 from batch_jobs.errors import ProviderError, QuotaExhausted
+from batch_jobs.lifecycle.checking import checked_result
 from batch_jobs.lifecycle.control import has_mass_error
 from batch_jobs.lifecycle.filing import file_answers
-from batch_jobs.lifecycle.merge import Attempt, Merger, checked_result
+from batch_jobs.lifecycle.merge import Attempt, Merger
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.rounds import body_of, planned_items
 from batch_jobs.lifecycle.run import Progress, Run

@@ -7,30 +7,42 @@ in the ledger, together with what they cost. Run again, it has the same effect.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path
+from itertools import starmap
+from operator import attrgetter
 
-import orjson
+from sqlalchemy import Connection
 
 from batch_jobs.config import Rounds, pick
 from batch_jobs.errors import RequestRejected
+from batch_jobs.lifecycle.checking import (
+    Checked,
+    Checks,
+    Counted,
+    Problem,
+    Range,
+    answer_of,
+    check_range,
+    checked_result,
+    ranges_of,
+    read_answers,
+    read_ids,
+    unknown_id,
+)
 from batch_jobs.lifecycle.filing import file_answers
 from batch_jobs.lifecycle.policy import ONCE_MORE, Next, after_attempt, is_last_round, mass_error, mass_rule
 from batch_jobs.lifecycle.run import Progress, Run
-from batch_jobs.models import BatchState, EventName, ItemResult, Outcome, Phase, Price, ShardState
-from batch_jobs.render.prompts import PromptModule, load_prompt, read_answer
+from batch_jobs.models import BatchState, EventName, ItemResult, Outcome, Phase, Price, ShardState, Usage
+from batch_jobs.render.prompts import PromptModule, kept_prompt
 from batch_jobs.storage import calls, events, items, shards
 from batch_jobs.storage.call_cache import Answer
 from batch_jobs.storage.calls import CallRecord, cost_of
 from batch_jobs.storage.items import Ending, ItemRecord
 from batch_jobs.storage.jobs import Job
-from batch_jobs.storage.shards import Shard, item_of
-from providers.connect import codec_for
-from providers.contract import Codec, result_lines
+from batch_jobs.storage.shards import Shard
 
-CHUNK = 1_000
+CHUNK = 10_000
 TRANSIENT_PROBLEMS = frozenset({"token_limit_exceeded", "too_many_tasks"})
 """Batch-level codes that mean "not now" (OpenAI Batch guide; field reports)."""
 
@@ -61,6 +73,23 @@ class Tally:
         return mass_error(self.outcomes.total(), self.errors, mass_rule(rounds)) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose the lines of a shard's results are.
+
+    Attributes:
+        answered: the shard's items that each range answers, a doubled one each time.
+        seen: all of them.
+        doubled: items with more than one line; none of these is taken.
+        problems: lines that are nobody's, in order.
+    """
+
+    answered: list[list[int]]
+    seen: set[int]
+    doubled: set[int]
+    problems: list[Problem]
+
+
 class Merger:
     """Merges attempts of one job. The prompt module that was kept with the job reads the answers."""
 
@@ -71,31 +100,42 @@ class Merger:
         self.price: Price | None = run.project.price(job.provider, job.model, job.mode)
         self.tally = Tally()
 
-    def merge(self, attempts: Iterable[Attempt], records: Mapping[int, ItemRecord], round_no: int) -> None:
-        """Merge the attempts of a batch round. Items that were merged for this round already stay as they are."""
-        source = iter(attempts)
-        while chunk := list(islice(source, CHUNK)):
-            self._merge_chunk(chunk, records, round_no, counted=True)
-
     def merge_now(self, attempts: Sequence[Attempt], records: Mapping[int, ItemRecord]) -> None:
         """Merge attempts of the concurrent path; several at one item end with the last of them."""
-        self._merge_chunk(attempts, records, self.job.round, counted=False)
-
-    def _merge_chunk(
-        self, chunk: Sequence[Attempt], records: Mapping[int, ItemRecord], round_no: int, *, counted: bool
-    ) -> None:
-        checked = [replace(attempt, result=checked_result(self.prompt, attempt.result)) for attempt in chunk]
-        fresh = [a for a in checked if not a.provisional and _is_open(records[a.item], round_no if counted else None)]
+        checked = [replace(attempt, result=checked_result(self.prompt, attempt.result)) for attempt in attempts]
+        fresh = [attempt for attempt in checked if not attempt.provisional and records[attempt.item].outcome is None]
         self.run.project.cache.put([self._answer(attempt, records) for attempt in fresh if _ok(attempt)])
         endings = {attempt.item: self._ending(attempt, records[attempt.item]) for attempt in fresh}
         with self.run.write() as connection:
             calls.add_all(connection, [self._call(attempt) for attempt in checked if attempt.result.billed])
-            items.end(
-                connection, self.job.task_id, list(endings.values()), round_no=round_no, attempts=int(not counted)
-            )
-        self.tally.outcomes.update(ending.last_outcome for ending in endings.values())
+            round_no = self.job.round
+            items.end(connection, self.job.task_id, list(endings.values()), round_no=round_no, attempts=1)
+        self._tally(list(endings.values()))
+
+    def count(self, checked: Checked, records: Mapping[int, ItemRecord], shard: Shard) -> None:
+        """Count a checked range of a shard's results in one commit; its answers are in the cache already."""
+        endings = [
+            self._ending(Attempt(item, result.custom_id, result), records[item]) for item, result in checked.others
+        ]
+        at = self.run.project.clock()
+        billed = [self._counted(one, shard, at) for one in checked.counted if one.billed]
+        billed += [
+            self._call(Attempt(item, shards.custom_id(shard.shard_key, item), result))
+            for item, result in (*checked.others, *checked.past)
+            if result.billed
+        ]
+        with self.run.write() as connection:
+            calls.add_all(connection, billed)
+            succeeded = (one.item for one in checked.counted)
+            items.end_succeeded(connection, self.job.task_id, succeeded, round_no=shard.round)
+            items.end(connection, self.job.task_id, endings, round_no=shard.round)
+        self.tally.outcomes[Outcome.SUCCEEDED] += len(checked.counted)
+        self._tally(endings)
+
+    def _tally(self, endings: Sequence[Ending]) -> None:
+        self.tally.outcomes.update(ending.last_outcome for ending in endings)
         self.tally.errors.update(
-            (ending.code, ending.detail) for ending in endings.values() if ending.outcome is Outcome.ERRORED
+            (ending.code, ending.detail) for ending in endings if ending.outcome is Outcome.ERRORED
         )
 
     def _ending(self, attempt: Attempt, record: ItemRecord) -> Ending:
@@ -110,54 +150,29 @@ class Merger:
         return Ending(attempt.item, last, final, result.code, result.detail)
 
     def _answer(self, attempt: Attempt, records: Mapping[int, ItemRecord]) -> Answer:
-        usage = attempt.result.usage
-        return Answer(
-            fingerprint=records[attempt.item].fingerprint,
-            answer=attempt.result.text,
-            provider=self.job.provider,
-            model=attempt.result.model or self.job.model,
-            task=self.job.task,
-            simulated=self.job.simulated,
-            input_tokens=usage.input_tokens,
-            cached_tokens=usage.cached_tokens,
-            output_tokens=usage.output_tokens,
-            cost_usd=cost_of(usage, self.price),
-            task_id=self.job.task_id,
-            at=self.run.project.clock(),
-        )
+        at = self.run.project.clock()
+        return answer_of(self.job, self.price, records[attempt.item].fingerprint, attempt.result, at)
 
     def _call(self, attempt: Attempt) -> CallRecord:
-        usage = attempt.result.usage
-        return CallRecord(
-            call_id=attempt.call_id,
-            task_id=self.job.task_id,
-            item=attempt.item,
-            mode=self.job.mode,
-            model=self.job.model,
-            outcome=attempt.result.outcome,
-            input_tokens=usage.input_tokens,
-            cached_tokens=usage.cached_tokens,
-            output_tokens=usage.output_tokens,
-            cost_usd=cost_of(usage, self.price),
-            at=self.run.project.clock(),
-        )
+        used = attempt.result.usage
+        tokens = used.input_tokens, used.cached_tokens, used.output_tokens
+        at = self.run.project.clock()
+        return self._record(attempt.item, attempt.call_id, attempt.result.outcome, tokens, at)
+
+    def _counted(self, one: Counted, shard: Shard, at: float) -> CallRecord:
+        call_id = shards.custom_id(shard.shard_key, one.item)
+        tokens = one.input_tokens, one.cached_tokens, one.output_tokens
+        return self._record(one.item, call_id, Outcome.SUCCEEDED, tokens, at)
+
+    def _record(self, item: int, call_id: str, outcome: Outcome, tokens: tuple[int, int, int], at: float) -> CallRecord:
+        job, cost = self.job, cost_of(Usage(*tokens), self.price)
+        return CallRecord(job.task_id, call_id, item, job.mode.value, job.model, outcome.value, *tokens, cost, at)
 
 
 def prompt_of(run: Run, job: Job) -> PromptModule:
     """The prompt module as it was when the job was planned."""
     name = pick("task", job.task, run.project.settings.tasks).prompt
-    return load_prompt(run.project.workspace.prompt(job.task_id, name).parent, name)
-
-
-def checked_result(prompt: PromptModule, result: ItemResult) -> ItemResult:
-    """A succeeded result with its text as canonical JSON, or an invalid one with the reason."""
-    if result.outcome is not Outcome.SUCCEEDED:
-        return result
-    try:
-        answer = read_answer(prompt.output_model, result.text)
-    except ValueError as error:
-        return replace(result, outcome=Outcome.INVALID, code="schema", detail=str(error))
-    return replace(result, text=orjson.dumps(answer).decode())
+    return kept_prompt(run.project.workspace.prompt(job.task_id, name).parent, name)
 
 
 def last_round(run: Run, job: Job, round_no: int) -> bool:
@@ -174,16 +189,22 @@ def merge_shard(run: Run, job: Job, shard: Shard) -> Tally:
     with project.ledger.read() as connection:
         records = items.of_shard(connection, job.task_id, shard.round, shard.shard)
     merger = Merger(run, job, last_round=last_round(run, job, shard.round))
-    codec = codec_for(project.entry(job.provider).dialect, job.endpoint)
-    files = sorted(folder.glob("*.jsonl"))
-    seen, doubled, problems = _ids(codec, files, shard, records)
-    results = _attempts(codec, files, shard, records, doubled)
-    merger.merge(_with_progress(run, job, shard, results), records, shard.round)
-    left = (item for item in records if item not in seen or item in doubled)
-    merger.merge((_unanswered(shard, item, doubled) for item in left), records, shard.round)
+    checks, ranges = _checks(run, job, shard), ranges_of(sorted(folder.glob("*.jsonl")))
+    wanted = {item: record for item, record in records.items() if _is_open(record, shard.round)}
+    twice: dict[int, ItemResult | None] = {}
+    with project.workers.kept():
+        whose = _ids(run, checks, ranges, records)
+        twice.update(dict.fromkeys(whose.doubled))
+        for number, checked in enumerate(_check(run, checks, ranges, whose, wanted), 1):
+            twice.update((item, result) for item, result in checked.past if item in twice)
+            merger.count(checked.without(whose.doubled), records, shard)
+            run.notify(Progress(job.task_id, "merging", shard.requests * number // len(ranges), shard.requests))
+    left = [item for item in wanted if item not in whose.seen or item in whose.doubled]
+    for start in range(0, len(left), CHUNK):
+        rest = [(item, _unanswered(shard, item, twice)) for item in left[start : start + CHUNK]]
+        merger.count(Checked(others=rest), records, shard)
     with run.write() as connection:
-        for name, data in problems:
-            events.add(connection, job.task_id, name, {"shard_key": shard.shard_key, **data})
+        _tell(connection, shard, whose)
         shards.move(connection, shard, ShardState.MERGED, merged_at=project.clock())
         data = {"shard_key": shard.shard_key, **merger.tally.outcomes}
         events.add(connection, job.task_id, EventName.SHARD_MERGED, data)
@@ -205,66 +226,74 @@ def reject_shard(run: Run, job: Job, shard: Shard, error: RequestRejected) -> No
         shards.move(connection, shard, ShardState.MERGED, problems=problems, merged_at=run.project.clock())
 
 
-def _with_progress(run: Run, job: Job, shard: Shard, attempts: Iterable[Attempt]) -> Iterator[Attempt]:
-    for number, attempt in enumerate(attempts, 1):
-        if number % CHUNK == 0:
-            run.notify(Progress(job.task_id, "merging", number, shard.requests))
-        yield attempt
+def _checks(run: Run, job: Job, shard: Shard) -> Checks:
+    project = run.project
+    prompt = prompt_of(run, job)
+    return Checks(
+        job=job,
+        shard_key=shard.shard_key,
+        dialect=project.entry(job.provider).dialect,
+        price=project.price(job.provider, job.model, job.mode),
+        prompt_folder=prompt.path.parent,
+        prompt_file=prompt.path.name,
+        cache=project.workspace.call_cache,
+        at=project.clock(),
+    )
 
 
-Problem = tuple[EventName, dict[str, object]]
+def _ids(run: Run, checks: Checks, ranges: Sequence[Range], records: Mapping[int, ItemRecord]) -> Whose:
+    """First pass over the raw lines, ids only."""
+    answered, problems, lines = list[list[int]](), list[Problem](), 0
+    seen, doubled = set[int](), set[int]()
+    tasks = ((checks, part) for part in ranges)
+    for ids in run.project.workers.run(read_ids, tasks) if len(ranges) > 1 else starmap(read_ids, tasks):
+        asked = [item for item in ids.items if item in records]
+        others = zip(ids.items, ids.numbers, strict=True) if len(asked) < len(ids.items) else ()
+        nobodys = [unknown_id(n, shards.custom_id(checks.shard_key, i)) for i, n in others if i not in records]
+        problems += [problem._replace(line=lines + problem.line) for problem in (*ids.problems, *nobodys)]
+        doubled.update(item for item, times in Counter(asked).items() if times > 1 or item in seen)
+        seen.update(asked)
+        answered.append(asked)
+        lines += ids.lines
+    return Whose(answered, seen, doubled, sorted(problems, key=attrgetter("line")))
 
 
-def _ids(
-    codec: Codec, files: list[Path], shard: Shard, records: Mapping[int, ItemRecord]
-) -> tuple[set[int], dict[int, ItemResult], list[Problem]]:
-    """First pass over the raw lines, ids only: which items are answered, which more than once, what is nobody's."""
-    seen: set[int] = set()
-    doubled: dict[int, ItemResult] = {}
-    problems: list[Problem] = []
-    for number, line in enumerate(result_lines(files), 1):
-        try:
-            result = codec.parse_line(line)
-        except ValueError as error:
-            problems.append((EventName.RESULT_UNREADABLE, {"line": number, "why": str(error)}))
-            continue
-        item = item_of(result.custom_id, shard.shard_key)
-        if item is None or item not in records:
-            problems.append((EventName.RESULT_UNKNOWN_ID, {"line": number, "custom_id": result.custom_id[:100]}))
-        elif item in seen:
-            doubled[item] = result
-        else:
-            seen.add(item)
-    problems.extend((EventName.RESULT_DOUBLED_ID, {"item": item}) for item in sorted(doubled))
-    return seen, doubled, problems
+def _check(
+    run: Run, checks: Checks, ranges: Sequence[Range], whose: Whose, wanted: Mapping[int, ItemRecord]
+) -> Iterator[Checked]:
+    """Second pass: the results that are exactly one item's, their answers in the cache already."""
+
+    def task(part: Range, answered: list[int]) -> tuple[Checks, Range, dict[int, bytes], set[int]]:
+        mine = {item: wanted[item].fingerprint for item in answered if item in wanted and item not in whose.doubled}
+        return checks, part, mine, set(answered).difference(mine)
+
+    tasks = map(task, ranges, whose.answered)
+    if len(ranges) > 1:
+        yield from run.project.workers.run(check_range, tasks)
+        return
+    for answers, checked in starmap(read_answers, tasks):
+        run.project.cache.put(answers)
+        yield checked
 
 
-def _attempts(
-    codec: Codec, files: list[Path], shard: Shard, records: Mapping[int, ItemRecord], doubled: Mapping[int, ItemResult]
-) -> Iterator[Attempt]:
-    """Second pass: the results that are exactly one item's."""
-    for line in result_lines(files):
-        try:
-            result = codec.parse_line(line)
-        except ValueError:
-            continue  # named by the first pass
-        item = item_of(result.custom_id, shard.shard_key)
-        if item is not None and item in records and item not in doubled:
-            yield Attempt(item, result.custom_id, result)
+def _tell(connection: Connection, shard: Shard, whose: Whose) -> None:
+    """Name what is nobody's, and what is doubled."""
+    for name, line, data in whose.problems:
+        events.add(connection, shard.task_id, name, {"shard_key": shard.shard_key, "line": line, **data})
+    for item in sorted(whose.doubled):
+        data = {"shard_key": shard.shard_key, "item": item}
+        events.add(connection, shard.task_id, EventName.RESULT_DOUBLED_ID, data)
 
 
-def _unanswered(shard: Shard, item: int, doubled: Mapping[int, ItemResult]) -> Attempt:
+def _unanswered(shard: Shard, item: int, doubled: Mapping[int, ItemResult | None]) -> ItemResult:
     """What became of an item that the results do not answer, by how the batch as a whole ended."""
     custom_id = shards.custom_id(shard.shard_key, item)
     if item in doubled:
         detail = "the provider sent more than one result for this item; none was taken"
-        result = replace(
-            doubled[item], outcome=Outcome.ERRORED, text="", code="doubled_id", detail=detail, transient=True
-        )
-    else:
-        outcome, code, detail, transient = _batch_wide(shard)
-        result = ItemResult(custom_id, outcome, code=code, detail=detail, transient=transient)
-    return Attempt(item, custom_id, result)
+        one = doubled[item] or ItemResult(custom_id, Outcome.ERRORED)
+        return replace(one, outcome=Outcome.ERRORED, text="", code="doubled_id", detail=detail, transient=True)
+    outcome, code, detail, transient = _batch_wide(shard)
+    return ItemResult(custom_id, outcome, code=code, detail=detail, transient=transient)
 
 
 def _batch_wide(shard: Shard) -> tuple[Outcome, str, str, bool]:

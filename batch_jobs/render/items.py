@@ -120,10 +120,18 @@ def read_lengths(plan: Path) -> Iterator[int]:
     return (value for (value,) in _stream(plan / "items.parquet", ("length",)))
 
 
-def read_rows(plan: Path) -> Iterator[PlannedRow]:
-    """Stream the rows in file order."""
-    for values in _stream(plan / "rows.parquet", ("row", "number", "item", "fingerprint", "error")):
+def read_rows(plan: Path, number: int | None = None) -> Iterator[PlannedRow]:
+    """Stream the rows in file order: all of them, or those of one range."""
+    names = ("row", "number", "item", "fingerprint", "error")
+    for values in _stream(plan / "rows.parquet", names, None if number is None else [number]):
         yield PlannedRow(*values)
+
+
+def row_ranges(plan: Path) -> int:
+    """How many ranges the rows are kept in, some thousands each."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(plan / "rows.parquet").num_row_groups)
 
 
 def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> Iterator[Place]:
@@ -216,10 +224,10 @@ def _copy(connection: Any, query: str, target: Path) -> None:
     adopt(temp, target)
 
 
-def _stream(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+def _stream(path: Path, columns: tuple[str, ...], groups: list[int] | None = None) -> Iterator[tuple[Any, ...]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=list(columns)):
             by_name = batch.to_pydict()
             yield from zip(*(by_name[name] for name in columns), strict=True)

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -105,6 +106,12 @@ def load_prompt(folder: Path, file_name: str) -> PromptModule:
     with _RUNNING:
         module = _run(path, source, name)
     return PromptModule(path, sha256, _output_model(module, path), _render_function(module, path))
+
+
+@lru_cache(maxsize=4)
+def kept_prompt(folder: Path, file_name: str) -> PromptModule:
+    """The prompt module that is kept with a job, loaded once a process: it never changes."""
+    return load_prompt(folder, file_name)
 
 
 def _find(folder: Path, file_name: str) -> Path:

@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 from batch_jobs.arrow import digests, integers, texts
 from batch_jobs.models import SHEET_ROW, Request
-from batch_jobs.render.prompts import DataCaseView, PromptModule, load_prompt, render, schema_of
+from batch_jobs.render.prompts import DataCaseView, kept_prompt, render, schema_of
 from batch_jobs.render.spec import Beginning, RenderSpec, identity
 from batch_jobs.storage.files import adopt, store_errors
 from providers.connect import codec_for
 
 ERROR_CHARS = 300
-
-
-@lru_cache(maxsize=4)
-def _prompt(folder: Path, file_name: str) -> PromptModule:
-    return load_prompt(folder, file_name)
 
 
 def bodies_path(plan: Path, segment: int) -> Path:
@@ -128,7 +122,7 @@ def _alike(bodies: list[bytes]) -> bytes:
 
 def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> Iterator[tuple[str, bytes, str | None]]:
     """Yield (identity, body, error) per row; a prompt that raises on a row is that row's failure."""
-    prompt = _prompt(spec.prompt_folder, spec.prompt_file)
+    prompt = kept_prompt(spec.prompt_folder, spec.prompt_file)
     codec = codec_for(spec.dialect, spec.endpoint)
     schema, schema_name = schema_of(prompt.output_model), prompt.output_model.__name__
     view = DataCaseView(

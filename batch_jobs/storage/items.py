@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, exists, func, insert, select, update
 
 from batch_jobs.models import Outcome
 from batch_jobs.storage.database import execute_many
@@ -217,13 +217,26 @@ def counts(connection: Connection, task_id: str) -> Counter[str]:
     return found
 
 
-def failures(connection: Connection, task_id: str) -> dict[int, tuple[Outcome, str, str]]:
-    """Items that ended in anything but success: item -> (outcome, code, detail)."""
+def any_failed(connection: Connection, task_id: str) -> bool:
+    """Whether an item ended in anything but success."""
+    failed = items.c.task_id == task_id, items.c.outcome != Outcome.SUCCEEDED
+    return bool(connection.execute(select(exists().where(*failed))).scalar())
+
+
+def failures(
+    connection: Connection, task_id: str, chosen: Sequence[int] | None = None
+) -> dict[int, tuple[Outcome, str, str]]:
+    """Items, of all or of the chosen, that ended in anything but success: item -> (outcome, code, detail)."""
     query = select(items.c.item, items.c.outcome, items.c.code, items.c.detail).where(
-        items.c.task_id == task_id, items.c.outcome.is_not(None), items.c.outcome != Outcome.SUCCEEDED
+        items.c.task_id == task_id, items.c.outcome != Outcome.SUCCEEDED
     )
-    rows = connection.execute(query.order_by(items.c.item))
-    return {row.item: (Outcome(row.outcome), row.code or "", row.detail or "") for row in rows}
+    starts = range(0, len(chosen), CHUNK) if chosen is not None else [0]
+    found: dict[int, tuple[Outcome, str, str]] = {}
+    for start in starts:
+        part = query.where(items.c.item.in_(chosen[start : start + CHUNK])) if chosen is not None else query
+        for row in connection.execute(part.order_by(items.c.item)):
+            found[row.item] = Outcome(row.outcome), row.code or "", row.detail or ""
+    return found
 
 
 def fingerprints(connection: Connection, task_id: str) -> Iterator[tuple[int, bytes]]:

@@ -8,27 +8,27 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batch_jobs import system
 from batch_jobs.errors import ConnectionFailed, ProviderError, RequestRejected, ServerFailed, TimedOut, UnreadableReply
-from batch_jobs.lifecycle import advance, collect, control, merge, submit
-from batch_jobs.lifecycle.merge import Attempt, Merger
+from batch_jobs.lifecycle import advance, checking, collect, control, merge, submit
+from batch_jobs.lifecycle.checking import Checks, Line, Range
+from batch_jobs.lifecycle.merge import Merger
 from batch_jobs.lifecycle.policy import MassRule, Next, after_attempt
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.models import BatchState, BatchView, ItemResult, Outcome, ShardState
 from batch_jobs.storage import calls, claims, items, leases, shards
-from batch_jobs.storage.call_cache import Answer
+from batch_jobs.storage.call_cache import Answer, CallCache
 from batch_jobs.storage.items import Ending, ItemRecord
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
-from providers.contract import Codec, ShardFile, result_lines
+from providers.contract import ShardFile
 from tests.simulation.faults import Fault
 from tests.simulation.violations import Kind
 from tests.simulation.wire import Wire
@@ -99,21 +99,20 @@ def sdk_retries_are_on(patch: Patch) -> None:
 
 def matched_by_position(patch: Patch) -> None:
     """The first line is the first item's."""
+    of_shard, read_lines = items.of_shard, checking.read_lines
+    asked: list[int] = []
 
-    def ids(_: Codec, files: list[Path], __: Shard, records: Mapping[int, ItemRecord]) -> Any:
-        number = sum(1 for _ in result_lines(files))
-        return set(sorted(records)[:number]), {}, []
+    def remembered(*arguments: Any) -> dict[int, ItemRecord]:
+        records = of_shard(*arguments)
+        asked[:] = sorted(records)
+        return records
 
-    def attempts(codec: Codec, files: list[Path], _: Shard, records: Mapping[int, ItemRecord], __: Any) -> Any:
-        for item, line in zip(sorted(records), result_lines(files), strict=False):
-            try:
-                result = codec.parse_line(line)
-            except ValueError:
-                continue
-            yield Attempt(item, result.custom_id, result)
+    def by_position(checks: Checks, part: Range) -> Iterator[Line]:
+        for number, line in enumerate(read_lines(checks, part)):
+            yield line._replace(item=asked[number] if number < len(asked) else None)
 
-    patch.setattr(merge, "_ids", ids)
-    patch.setattr(merge, "_attempts", attempts)
+    patch.setattr(items, "of_shard", remembered)
+    patch.setattr(checking, "read_lines", by_position)
 
 
 def unknown_ids_are_guessed(patch: Patch) -> None:
@@ -123,7 +122,7 @@ def unknown_ids_are_guessed(patch: Patch) -> None:
         found = re.search(r"(\d)$", custom_id)
         return int(found.group()) if found else None
 
-    patch.setattr(merge, "item_of", item_of)
+    patch.setattr(checking, "item_of", item_of)
 
 
 def double_ids_are_accepted(patch: Patch) -> None:
@@ -131,15 +130,15 @@ def double_ids_are_accepted(patch: Patch) -> None:
     ids = merge._ids
 
     def tolerant(*arguments: Any) -> Any:
-        seen, _, problems = ids(*arguments)
-        return seen, {}, problems
+        return replace(ids(*arguments), doubled=set())
 
     patch.setattr(merge, "_ids", tolerant)
 
 
 def error_file_is_ignored(patch: Patch) -> None:
     """Only the output file is read."""
-    patch.setattr(merge, "result_lines", lambda files: result_lines([f for f in files if f.name != "errors.jsonl"]))
+    ranges_of = checking.ranges_of
+    patch.setattr(merge, "ranges_of", lambda files: ranges_of([f for f in files if f.name != "errors.jsonl"]))
 
 
 def expired_output_is_dropped(patch: Patch) -> None:
@@ -157,17 +156,19 @@ def expired_output_is_dropped(patch: Patch) -> None:
 
 def counted_before_cached(patch: Patch) -> None:
     """The ledger first, then the cache."""
-    merge_chunk = Merger._merge_chunk
+    put, later = CallCache.put, list[tuple[CallCache, Sequence[Answer]]]()
 
-    def backwards(merger: Merger, *arguments: Any, **options: Any) -> None:
-        cache, later = merger.run.project.cache, list[Sequence[Answer]]()
-        with pytest.MonkeyPatch.context() as meanwhile:
-            meanwhile.setattr(cache, "put", later.append)
-            merge_chunk(merger, *arguments, **options)
-        for answers in later:
-            cache.put(answers)
+    def caching(count: Callable[..., None]) -> Callable[..., None]:
+        def backwards(merger: Merger, *arguments: Any) -> None:
+            count(merger, *arguments)
+            while later:
+                put(*later.pop(0))
 
-    patch.setattr(Merger, "_merge_chunk", backwards)
+        return backwards
+
+    patch.setattr(CallCache, "put", lambda cache, answers: later.append((cache, answers)))
+    for name in ("count", "merge_now"):
+        patch.setattr(Merger, name, caching(getattr(Merger, name)))
 
 
 def fencing_is_off(patch: Patch) -> None:

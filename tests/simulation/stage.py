@@ -23,7 +23,16 @@ import pytest
 from sqlalchemy import Engine
 
 from batch_jobs import system
-from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, concurrent, filing, merge
+from batch_jobs.lifecycle import (
+    advance,
+    check_databases,
+    check_folders,
+    check_plan,
+    checking,
+    concurrent,
+    filing,
+    merge,
+)
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
 from batch_jobs.render.items import Place, read_places
 from batch_jobs.render.prompts import load_prompt
@@ -169,7 +178,9 @@ def _make_cheap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(logging.getLogger(ROOT_LOGGER), "propagate", False)  # each job has its own log file all the same
     patch.setattr(leases, "threading", SimpleNamespace(Thread=NoThread, Event=threading.Event))
     patch.setattr(filing, "read_places", _read_once(read_places))
-    patch.setattr(merge, "load_prompt", lru_cache(load_prompt))
+    prompts = lru_cache(load_prompt)
+    for user in (merge, checking):
+        patch.setattr(user, "kept_prompt", prompts)
     for module in (check_plan, check_folders):
         patch.setattr(module, "query_parquet", _queried_once(check_plan.query_parquet))
     shared = duckdb.connect(config={"threads": 1})

@@ -1,0 +1,249 @@
+"""Checking: what a shard's raw results say, range by range; by processes of their own where there are many lines.
+
+First the ids of all lines, so that a doubled one is known before any answer is taken. Then the answers: each is checked
+against the task's schema, and durable in the call cache before anybody counts it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from batch_jobs.models import Dialect, EventName, ItemResult, Outcome, Price
+from batch_jobs.render.prompts import PromptModule, kept_prompt, read_answer
+from batch_jobs.storage.call_cache import Answer, CallCache
+from batch_jobs.storage.calls import cost_of
+from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.shards import item_of
+from providers.connect import codec_for
+
+RANGE_BYTES = 4_000_000
+
+
+class Problem(NamedTuple):
+    """A line that is nobody's.
+
+    Attributes:
+        name: of the event that tells of it.
+        line: its number, from 1.
+        data: what the event says besides.
+    """
+
+    name: EventName
+    line: int
+    data: dict[str, object]
+
+
+class Range(NamedTuple):
+    """The lines of a result file that begin at `start` or later, and before `stop` (bytes)."""
+
+    path: Path
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """All that checking a shard's results depends on, besides the lines; travels to other processes.
+
+    Attributes:
+        dialect: of the result lines.
+        price: what the job's model costs, None when it is not known.
+        prompt_folder: where the prompt module that is kept with the job lies.
+        cache: the call cache's file.
+        at: when the answers came, unix seconds.
+    """
+
+    job: Job
+    shard_key: str
+    dialect: Dialect
+    price: Price | None
+    prompt_folder: Path
+    prompt_file: str
+    cache: Path
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The ids of a range.
+
+    Attributes:
+        lines: how many it has.
+        items: of the lines that name an item of the shard, in their order.
+        numbers: of these lines, from 1 within the range.
+        problems: lines that are nobody's.
+    """
+
+    lines: int
+    items: array[int]
+    numbers: array[int]
+    problems: list[Problem]
+
+
+class Counted(NamedTuple):
+    """A valid answer that is in the cache now, by its item; what it used, and whether it is billed."""
+
+    item: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    billed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of a range's lines.
+
+    Attributes:
+        counted: valid answers to wanted items.
+        others: results of wanted items that are no answers.
+        past: billed results of items that wait for none any more, and of doubled ids: only their cost counts.
+    """
+
+    counted: list[Counted] = field(default_factory=list)
+    others: list[tuple[int, ItemResult]] = field(default_factory=list)
+    past: list[tuple[int, ItemResult]] = field(default_factory=list)
+
+    def without(self, doubled: Collection[int]) -> Checked:
+        """The same, without the past results of doubled ids: what becomes of these is told by another result."""
+        return replace(self, past=[(item, result) for item, result in self.past if item not in doubled])
+
+
+def ranges_of(files: list[Path]) -> list[Range]:
+    """Cut result files into ranges, in order."""
+    return [
+        Range(path, start, start + RANGE_BYTES)
+        for path in files
+        for start in range(0, path.stat().st_size, RANGE_BYTES)
+    ]
+
+
+def lines_of(part: Range) -> Iterator[bytes]:
+    """Stream the non-empty lines of a range."""
+    with part.path.open("rb") as handle:
+        if part.start:
+            handle.seek(part.start - 1)
+            handle.readline()  # to the end of the line that began before
+        text = handle.read(max(part.stop - handle.tell(), 0))
+        if text and not text.endswith(b"\n"):
+            text += handle.readline()
+    return (line for line in text.split(b"\n") if line and not line.isspace())
+
+
+class Line(NamedTuple):
+    """One line: whose it is (None: nobody's) and what it says, or why it can't be read."""
+
+    item: int | None
+    result: ItemResult | None
+    problem: str = ""
+
+
+def read_lines(checks: Checks, part: Range) -> Iterator[Line]:
+    """Read a range's lines, each matched to its item by its id and by nothing else."""
+    codec = codec_for(checks.dialect, checks.job.endpoint)
+    for line in lines_of(part):
+        try:
+            result = codec.parse_line(line)
+        except ValueError as error:
+            yield Line(None, None, str(error))
+        else:
+            yield Line(item_of(result.custom_id, checks.shard_key), result)
+
+
+def read_ids(checks: Checks, part: Range) -> Ids:
+    """Read whose the lines of a range are."""
+    items, numbers, problems, number = array("q"), array("q"), list[Problem](), 0
+    for number, (item, result, problem) in enumerate(read_lines(checks, part), 1):
+        if result is None:
+            problems.append(Problem(EventName.RESULT_UNREADABLE, number, {"why": problem}))
+        elif item is None:
+            problems.append(unknown_id(number, result.custom_id))
+        else:
+            items.append(item)
+            numbers.append(number)
+    return Ids(number, items, numbers, problems)
+
+
+def unknown_id(number: int, custom_id: str) -> Problem:
+    """A line that answers nothing that was asked."""
+    return Problem(EventName.RESULT_UNKNOWN_ID, number, {"custom_id": custom_id[:100]})
+
+
+def check_range(checks: Checks, part: Range, wanted: Mapping[int, bytes], known: Collection[int]) -> Checked:
+    """Check a range in a process of its own, and make its answers durable.
+
+    Args:
+        checks: what it depends on.
+        part: the lines.
+        wanted: fingerprints of the items that wait for an answer.
+        known: the shard's other items that the range answers.
+    """
+    answers, checked = read_answers(checks, part, wanted, known)
+    _cache(checks.cache).put(answers)
+    return checked
+
+
+def read_answers(
+    checks: Checks, part: Range, wanted: Mapping[int, bytes], known: Collection[int]
+) -> tuple[list[Answer], Checked]:
+    """Check a range; the answers it gives are not in the cache yet."""
+    prompt = kept_prompt(checks.prompt_folder, checks.prompt_file)
+    answers, checked = list[Answer](), Checked()
+    for item, result, _ in read_lines(checks, part):
+        if result is None or item is None:
+            continue  # named with the ids
+        if item not in wanted:
+            if item in known and result.billed:
+                checked.past.append((item, replace(result, text="")))
+            continue
+        result = checked_result(prompt, result)
+        if result.outcome is Outcome.SUCCEEDED:
+            answers.append(answer_of(checks.job, checks.price, wanted[item], result, checks.at))
+            usage = result.usage
+            used = usage.input_tokens, usage.cached_tokens, usage.output_tokens
+            checked.counted.append(Counted(item, *used, result.billed))
+        else:
+            checked.others.append((item, result))
+    return answers, checked
+
+
+def checked_result(prompt: PromptModule, result: ItemResult) -> ItemResult:
+    """A succeeded result with its text as canonical JSON, or an invalid one with the reason."""
+    if result.outcome is not Outcome.SUCCEEDED:
+        return result
+    try:
+        answer = read_answer(prompt.output_model, result.text)
+    except ValueError as error:
+        return replace(result, outcome=Outcome.INVALID, code="schema", detail=str(error))
+    return replace(result, text=orjson.dumps(answer).decode())
+
+
+def answer_of(job: Job, price: Price | None, fingerprint: bytes, result: ItemResult, at: float) -> Answer:
+    """A valid result as it goes into the call cache."""
+    usage = result.usage
+    return Answer(
+        fingerprint,
+        result.text,
+        job.provider,
+        result.model or job.model,
+        job.task,
+        job.simulated,
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.output_tokens,
+        cost_of(usage, price),
+        job.task_id,
+        at,
+    )
+
+
+@lru_cache(maxsize=4)
+def _cache(path: Path) -> CallCache:
+    return CallCache.open(path)
