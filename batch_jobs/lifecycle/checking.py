@@ -9,13 +9,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
-from batch_jobs.models import Dialect, EventName, ItemResult, Outcome, Price
+from batch_jobs.models import Dialect, EventName, ItemResult, Outcome, Price, Usage
 from batch_jobs.render.prompts import PromptModule, kept_prompt, read_answer
 from batch_jobs.storage.call_cache import Answer, CallCache
 from batch_jobs.storage.calls import cost_of
@@ -23,7 +23,7 @@ from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import item_of
 from providers.connect import codec_for
 
-RANGE_BYTES = 4_000_000
+RANGE_BYTES = 8_000_000
 
 
 class Problem(NamedTuple):
@@ -87,14 +87,23 @@ class Ids:
     problems: list[Problem]
 
 
-class Counted(NamedTuple):
-    """A valid answer that is in the cache now, by its item; what it used, and whether it is billed."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Valid answers that are in the cache now, column by column: by item, what each used, and what it cost (USD)."""
 
-    item: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    billed: bool
+    items: array[int] = field(default_factory=partial(array, "q"))
+    input_tokens: array[int] = field(default_factory=partial(array, "q"))
+    cached_tokens: array[int] = field(default_factory=partial(array, "q"))
+    output_tokens: array[int] = field(default_factory=partial(array, "q"))
+    cost_usd: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, item: int, usage: Usage, cost_usd: float) -> None:
+        """Add one."""
+        self.items.append(item)
+        self.input_tokens.append(usage.input_tokens)
+        self.cached_tokens.append(usage.cached_tokens)
+        self.output_tokens.append(usage.output_tokens)
+        self.cost_usd.append(cost_usd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +111,14 @@ class Checked:
     """What became of a range's lines.
 
     Attributes:
-        counted: valid answers to wanted items.
+        counted: valid answers to wanted items, billed by the provider.
+        unbilled: items with a valid answer that says nothing of its usage.
         others: results of wanted items that are no answers.
         past: billed results of items that wait for none any more, and of doubled ids: only their cost counts.
     """
 
-    counted: list[Counted] = field(default_factory=list)
+    counted: Counted = field(default_factory=Counted)
+    unbilled: list[int] = field(default_factory=list)
     others: list[tuple[int, ItemResult]] = field(default_factory=list)
     past: list[tuple[int, ItemResult]] = field(default_factory=list)
 
@@ -205,10 +216,12 @@ def read_answers(
             continue
         result = checked_result(prompt, result)
         if result.outcome is Outcome.SUCCEEDED:
-            answers.append(answer_of(checks.job, checks.price, wanted[item], result, checks.at))
-            usage = result.usage
-            used = usage.input_tokens, usage.cached_tokens, usage.output_tokens
-            checked.counted.append(Counted(item, *used, result.billed))
+            answer = answer_of(checks.job, checks.price, wanted[item], result, checks.at)
+            answers.append(answer)
+            if result.billed:
+                checked.counted.add(item, result.usage, answer.cost_usd)
+            else:
+                checked.unbilled.append(item)
         else:
             checked.others.append((item, result))
     return answers, checked

@@ -7,10 +7,12 @@ in the ledger, together with what they cost. Run again, it has the same effect.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import starmap
+from functools import partial
+from itertools import repeat, starmap
 from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -33,7 +35,7 @@ from batch_jobs.lifecycle.checking import (
 from batch_jobs.lifecycle.filing import file_answers
 from batch_jobs.lifecycle.policy import ONCE_MORE, Next, after_attempt, is_last_round, mass_error, mass_rule
 from batch_jobs.lifecycle.run import Progress, Run
-from batch_jobs.models import BatchState, EventName, ItemResult, Outcome, Phase, Price, ShardState, Usage
+from batch_jobs.models import BatchState, EventName, ItemResult, Outcome, Phase, Price, ShardState
 from batch_jobs.render.prompts import PromptModule, kept_prompt
 from batch_jobs.storage import calls, events, items, shards
 from batch_jobs.storage.call_cache import Answer
@@ -117,20 +119,39 @@ class Merger:
         endings = [
             self._ending(Attempt(item, result.custom_id, result), records[item]) for item, result in checked.others
         ]
-        at = self.run.project.clock()
-        billed = [self._counted(one, shard, at) for one in checked.counted if one.billed]
-        billed += [
+        succeeded = [*checked.counted.items, *checked.unbilled]
+        with self.run.write() as connection:
+            calls.add_all(connection, self._counted(checked.counted, shard))
+            calls.add_all(connection, self._billed(checked, shard))
+            items.end_succeeded(connection, self.job.task_id, succeeded, round_no=shard.round)
+            items.end(connection, self.job.task_id, endings, round_no=shard.round)
+        self.tally.outcomes[Outcome.SUCCEEDED] += len(succeeded)
+        self._tally(endings)
+
+    def _counted(self, counted: Counted, shard: Shard) -> Iterable[tuple[Any, ...]]:
+        """The call records of valid answers, made column by column."""
+        job = self.job
+        return zip(
+            repeat(job.task_id),
+            map(partial(shards.custom_id, shard.shard_key), counted.items),
+            counted.items,
+            repeat(job.mode.value),
+            repeat(job.model),
+            repeat(Outcome.SUCCEEDED.value),
+            counted.input_tokens,
+            counted.cached_tokens,
+            counted.output_tokens,
+            counted.cost_usd,
+            repeat(self.run.project.clock()),
+            strict=False,
+        )
+
+    def _billed(self, checked: Checked, shard: Shard) -> list[CallRecord]:
+        return [
             self._call(Attempt(item, shards.custom_id(shard.shard_key, item), result))
             for item, result in (*checked.others, *checked.past)
             if result.billed
         ]
-        with self.run.write() as connection:
-            calls.add_all(connection, billed)
-            succeeded = (one.item for one in checked.counted)
-            items.end_succeeded(connection, self.job.task_id, succeeded, round_no=shard.round)
-            items.end(connection, self.job.task_id, endings, round_no=shard.round)
-        self.tally.outcomes[Outcome.SUCCEEDED] += len(checked.counted)
-        self._tally(endings)
 
     def _tally(self, endings: Sequence[Ending]) -> None:
         self.tally.outcomes.update(ending.last_outcome for ending in endings)
@@ -154,19 +175,20 @@ class Merger:
         return answer_of(self.job, self.price, records[attempt.item].fingerprint, attempt.result, at)
 
     def _call(self, attempt: Attempt) -> CallRecord:
-        used = attempt.result.usage
-        tokens = used.input_tokens, used.cached_tokens, used.output_tokens
-        at = self.run.project.clock()
-        return self._record(attempt.item, attempt.call_id, attempt.result.outcome, tokens, at)
-
-    def _counted(self, one: Counted, shard: Shard, at: float) -> CallRecord:
-        call_id = shards.custom_id(shard.shard_key, one.item)
-        tokens = one.input_tokens, one.cached_tokens, one.output_tokens
-        return self._record(one.item, call_id, Outcome.SUCCEEDED, tokens, at)
-
-    def _record(self, item: int, call_id: str, outcome: Outcome, tokens: tuple[int, int, int], at: float) -> CallRecord:
-        job, cost = self.job, cost_of(Usage(*tokens), self.price)
-        return CallRecord(job.task_id, call_id, item, job.mode.value, job.model, outcome.value, *tokens, cost, at)
+        job, used = self.job, attempt.result.usage
+        return CallRecord(
+            task_id=job.task_id,
+            call_id=attempt.call_id,
+            item=attempt.item,
+            mode=job.mode.value,
+            model=job.model,
+            outcome=attempt.result.outcome.value,
+            input_tokens=used.input_tokens,
+            cached_tokens=used.cached_tokens,
+            output_tokens=used.output_tokens,
+            cost_usd=cost_of(used, self.price),
+            at=self.run.project.clock(),
+        )
 
 
 def prompt_of(run: Run, job: Job) -> PromptModule:

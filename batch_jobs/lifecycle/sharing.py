@@ -18,7 +18,7 @@ from batch_jobs.models import EventName
 from batch_jobs.storage import claims, events, items
 from batch_jobs.storage.jobs import Job
 
-CHUNK = 5_000
+CHUNK = 50_000
 
 
 class Overtaken(Exception):

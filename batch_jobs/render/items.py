@@ -198,7 +198,7 @@ def _register(connection: Any, name: str, table: Any) -> None:
         connection.register(name, ds.dataset(list(map(str, table)), format="parquet"))
     else:
         files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in table)
-        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet([{files}])")
+        connection.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet([{files}])")
 
 
 def _snapshot(path: Path) -> tuple[list[str], Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -53,8 +53,8 @@ def cost_of(usage: Usage, price: Price | None) -> float:
     return (fresh * price.input + usage.cached_tokens * price.cached + usage.output_tokens * price.output) / PER_MILLION
 
 
-def add_all(connection: Connection, records: Sequence[CallRecord]) -> None:
-    """Record calls; one that is recorded already stays as it is."""
+def add_all(connection: Connection, records: Iterable[CallRecord | tuple[Any, ...]]) -> None:
+    """Record calls (plain tuples of the same fields will do); one that is recorded already stays as it is."""
     execute_many(connection, insert(calls).on_conflict_do_nothing(), CallRecord._fields, records)
 
 

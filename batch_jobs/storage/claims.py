@@ -2,23 +2,44 @@
 
 An item claims its call from when it is put into a shard (or handed to the pool of single calls) until the answer, or
 what became of it, is merged. Read inside the transaction that claims, so that of two jobs only one gets an item.
+
+No index finds a claim: it would cost every item of every job two changes in no order, which is more than all else that
+the ledger does for it. Where other jobs are open, their items are read through once for many questions instead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func, not_, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    FromClause,
+    LargeBinary,
+    MetaData,
+    Table,
+    and_,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    update,
+)
 
 from batch_jobs.models import Phase
 from batch_jobs.storage import leases
+from batch_jobs.storage.database import execute_many
 from batch_jobs.storage.jobs import lease_name
 from batch_jobs.storage.schema import items, jobs
 
 CALLS = -1
 """Stands in an item's `shard` where it is answered by single calls."""
 CHUNK = 5_000
+_asked = Table("asked", MetaData(), Column("fingerprint", LargeBinary, primary_key=True), prefixes=["TEMPORARY"])
 
 
 def held_by_others(connection: Connection, task_id: str, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
@@ -27,17 +48,18 @@ def held_by_others(connection: Connection, task_id: str, fingerprints: Sequence[
     A claim by single calls counts only while somebody works on that job: when its process has ended, nothing of it is
     in flight any more.
     """
-    if not _others_run(connection, task_id):
+    others = _open_jobs(connection, task_id)
+    if not (others and fingerprints):
         return {}
     held: dict[bytes, str] = {}
     alive: dict[str, bool] = {}
-    for start in range(0, len(fingerprints), CHUNK):
-        query = select(items.c.fingerprint, items.c.task_id, items.c.shard).where(
-            items.c.fingerprint.in_(fingerprints[start : start + CHUNK]),
-            items.c.task_id != task_id,
-            *_under_way(items),
+    with _questions(connection, fingerprints):
+        query = select(items.c.fingerprint, items.c.task_id, items.c.shard).join(
+            _asked, _asked.c.fingerprint == items.c.fingerprint
         )
-        for fingerprint, other, shard in connection.execute(query):
+        for fingerprint, other, shard in connection.execute(
+            query.where(items.c.task_id.in_(others), *_under_way(items))
+        ):
             if shard == CALLS and other not in alive:
                 alive[other] = leases.holder_of(connection, lease_name(other), time.time()) is not None
             if shard != CALLS or alive[other]:
@@ -47,17 +69,33 @@ def held_by_others(connection: Connection, task_id: str, fingerprints: Sequence[
 
 def waited_for(connection: Connection, task_id: str) -> dict[str, int]:
     """For which other jobs this one waits: task_id -> items that the other has under way and this one needs."""
-    if not _others_run(connection, task_id):
-        return {}
-    mine, theirs = items.alias("mine"), items.alias("theirs")
-    query = (
-        select(theirs.c.task_id, func.count(mine.c.item.distinct()))
-        .join(theirs, theirs.c.fingerprint == mine.c.fingerprint)
-        .where(mine.c.task_id == task_id, mine.c.outcome.is_(None), not_(and_(*_under_way(mine))))
-        .where(theirs.c.task_id != task_id, *_under_way(theirs))
-        .group_by(theirs.c.task_id)
+    others = _open_jobs(connection, task_id)
+    waiting = select(items.c.fingerprint).where(
+        items.c.task_id == task_id, items.c.outcome.is_(None), not_(and_(*_under_way(items)))
     )
-    return {str(other): int(number) for other, number in connection.execute(query)}
+    needed = connection.execute(waiting).scalars().all() if others else ()
+    if not needed:
+        return {}
+    with _questions(connection, needed):
+        query = (
+            select(items.c.task_id, func.count())
+            .join(_asked, _asked.c.fingerprint == items.c.fingerprint)
+            .where(items.c.task_id.in_(others), *_under_way(items))
+            .group_by(items.c.task_id)
+        )
+        return {str(other): int(number) for other, number in connection.execute(query)}
+
+
+@contextlib.contextmanager
+def _questions(connection: Connection, fingerprints: Iterable[bytes]) -> Iterator[None]:
+    """Have the fingerprints in a table of this connection's own, for the block."""
+    _asked.create(connection)
+    try:
+        rows = ((fingerprint,) for fingerprint in dict.fromkeys(fingerprints))
+        execute_many(connection, insert(_asked), ("fingerprint",), rows)
+        yield
+    finally:
+        _asked.drop(connection)
 
 
 def _under_way(table: FromClause) -> tuple[ColumnElement[bool], ...]:
@@ -66,10 +104,10 @@ def _under_way(table: FromClause) -> tuple[ColumnElement[bool], ...]:
     return table.c.outcome.is_(None), table.c.round.is_not(None), unmerged
 
 
-def _others_run(connection: Connection, task_id: str) -> bool:
-    """Whether any other job of the store is open at all: mostly there is none, and nothing to look up."""
-    query = select(exists().where(jobs.c.phase != Phase.DONE, jobs.c.task_id != task_id))
-    return bool(connection.execute(query).scalar())
+def _open_jobs(connection: Connection, task_id: str) -> list[str]:
+    """The other open jobs of the store: mostly there are none, and nothing to look up."""
+    query = select(jobs.c.task_id).where(jobs.c.phase != Phase.DONE, jobs.c.task_id != task_id)
+    return list(connection.execute(query).scalars())
 
 
 def claim_calls(connection: Connection, task_id: str, chosen: Sequence[int], round_no: int) -> None:

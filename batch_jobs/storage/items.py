@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, exists, func, insert, select, update
@@ -98,23 +99,21 @@ def assign(connection: Connection, task_id: str, chosen: Sequence[int], round_no
         .where(items.c.task_id == bindparam("job"), items.c.item == bindparam("which"))
         .values(round=bindparam("to_round"), shard=bindparam("to_shard"), attempts=items.c.attempts + bindparam("more"))
     )
-    rows = ((round_no, shard_no, 1, task_id, item) for item in chosen)
+    rows = zip(*map(repeat, (round_no, shard_no, 1, task_id)), chosen, strict=False)
     execute_many(connection, query, ("to_round", "to_shard", "more", "job", "which"), rows)
 
 
 def of_shard(connection: Connection, task_id: str, round_no: int, shard_no: int) -> dict[int, ItemRecord]:
     """The items sent in one shard."""
-    query = select(items).where(items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)
-    return {row.item: _record(row) for row in connection.execute(query)}
+    return _records(connection, items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)
 
 
 def some(connection: Connection, task_id: str, chosen: Sequence[int]) -> dict[int, ItemRecord]:
     """Chosen items, by number."""
     found: dict[int, ItemRecord] = {}
     for start in range(0, len(chosen), CHUNK):
-        part = chosen[start : start + CHUNK]
-        query = select(items).where(items.c.task_id == task_id, items.c.item.in_(part))
-        found.update((row.item, _record(row)) for row in connection.execute(query))
+        part = items.c.item.in_(chosen[start : start + CHUNK])
+        found.update(_records(connection, items.c.task_id == task_id, part))
     return found
 
 
@@ -141,21 +140,33 @@ def end(connection: Connection, task_id: str, endings: Sequence[Ending], *, roun
 
     `attempts` is added where the sending itself did not count one (concurrent mode).
     """
-    values = (
-        (ending.last_outcome.value, ending.outcome and ending.outcome.value, ending.code[:100], ending.detail[:1000],
-         ending.item)
+    rows = (
+        (
+            attempts,
+            round_no,
+            ending.last_outcome.value,
+            ending.outcome and ending.outcome.value,
+            ending.code[:100],
+            ending.detail[:1000],
+            task_id,
+            ending.item,
+        )
         for ending in endings
-    )  # fmt: skip
-    _end(connection, task_id, values, round_no, attempts)
+    )
+    _end(connection, rows)
 
 
 def end_succeeded(connection: Connection, task_id: str, chosen: Iterable[int], *, round_no: int) -> None:
     """Record that the attempts of a batch round at these items succeeded."""
-    _end(connection, task_id, ((SUCCEEDED, SUCCEEDED, "", "", item) for item in chosen), round_no, 0)
+    same = map(repeat, (0, round_no, SUCCEEDED, SUCCEEDED, "", "", task_id))
+    _end(connection, zip(*same, chosen, strict=False))
 
 
-def _end(connection: Connection, task_id: str, values: Iterable[tuple[Any, ...]], round_no: int, attempts: int) -> None:
-    """End open items: (last outcome, outcome, code, detail, item) of each."""
+_ENDED = "more", "new_round", "new_last", "new_outcome", "new_code", "new_detail", "job", "which"
+
+
+def _end(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+    """End open items, with the values of `_ENDED` for each."""
     query = (
         update(items)
         .where(items.c.task_id == bindparam("job"), items.c.item == bindparam("which"), items.c.outcome.is_(None))
@@ -168,9 +179,7 @@ def _end(connection: Connection, task_id: str, values: Iterable[tuple[Any, ...]]
             attempts=items.c.attempts + bindparam("more"),
         )
     )
-    names = ("more", "new_round", "new_last", "new_outcome", "new_code", "new_detail", "job", "which")
-    rows = ((attempts, round_no, *ending, task_id, item) for *ending, item in values)
-    execute_many(connection, query, names, rows)
+    execute_many(connection, query, _ENDED, rows)
 
 
 def close_open(connection: Connection, task_id: str, otherwise: Outcome) -> int:
@@ -248,15 +257,19 @@ def fingerprints(connection: Connection, task_id: str) -> Iterator[tuple[int, by
         yield row.item, row.fingerprint
 
 
-def _record(row: Any) -> ItemRecord:
-    return ItemRecord(
-        item=row.item,
-        fingerprint=row.fingerprint,
-        attempts=row.attempts,
-        known=bool(row.known),
-        merged_round=row.merged_round,
-        last_outcome=Outcome(row.last_outcome) if row.last_outcome else None,
-        outcome=Outcome(row.outcome) if row.outcome else None,
-        code=row.code or "",
-        detail=row.detail or "",
-    )
+def _records(connection: Connection, *conditions: ColumnElement[bool]) -> dict[int, ItemRecord]:
+    rows = connection.execute(select(*(items.c[name] for name in ItemRecord._fields)).where(*conditions)).fetchall()
+    return {
+        item: ItemRecord(
+            item,
+            fingerprint,
+            attempts,
+            bool(known),
+            merged_round,
+            last_outcome and Outcome(last_outcome),
+            outcome and Outcome(outcome),
+            code or "",
+            detail or "",
+        )
+        for item, fingerprint, attempts, known, merged_round, last_outcome, outcome, code, detail in rows
+    }

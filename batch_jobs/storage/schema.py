@@ -6,11 +6,10 @@ against each other.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import JSON, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
 
 ledger = MetaData()
 cache = MetaData()
-_UNDER_WAY = text("outcome IS NULL AND round IS NOT NULL")
 
 jobs = Table(
     "jobs",
@@ -67,7 +66,6 @@ items = Table(
     Column("code", Text),
     Column("detail", Text),
     Index("items_by_shard", "task_id", "round", "shard"),
-    Index("items_under_way", "fingerprint", sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY),
     sqlite_with_rowid=False,
 )
 

@@ -44,7 +44,7 @@ def forgets_a_call(root: str, log: str) -> None:
     from batch_jobs.storage import calls
 
     add_all = calls.add_all
-    calls.add_all = lambda connection, records: add_all(connection, records[1:])
+    calls.add_all = lambda connection, records: add_all(connection, list(records)[1:])
 
 
 def ended(bench: Bench, case: Case, arm: str, **named: Any) -> KilledJob:
