@@ -64,6 +64,14 @@ class AnthropicCodec:
         """Wrap a body as `{"custom_id","params"}`."""
         return b'{"custom_id":"' + custom_id.encode() + b'","params":' + body + b"}\n"
 
+    def read_id(self, line: bytes) -> str:
+        """Read only whose line of a batch's results it is.
+
+        Raises:
+            ValueError: the line is no JSON object, or has no id.
+        """
+        return required_id(load_object(line), "custom_id")
+
     def parse_line(self, line: bytes) -> ItemResult:
         """Read one line of a batch's results.
 

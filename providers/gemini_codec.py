@@ -100,6 +100,14 @@ class GeminiCodec:
         """Wrap a body as `{"key","request"}`."""
         return b'{"key":"' + custom_id.encode() + b'","request":' + body + b"}\n"
 
+    def read_id(self, line: bytes) -> str:
+        """Read only whose line of a batch's results it is.
+
+        Raises:
+            ValueError: the line is no JSON object, or has no id.
+        """
+        return _key(load_object(line))
+
     def parse_line(self, line: bytes) -> ItemResult:
         """Read one line of a result file, or one inlined response written as a line.
 
@@ -107,7 +115,7 @@ class GeminiCodec:
             ValueError: the line is no result.
         """
         record = load_object(line)
-        key = required_id(record if "key" in record else as_dict(record.get("metadata")), "key")
+        key = _key(record)
         if isinstance(record.get("response"), dict):
             return read_response(key, record["response"])
         if isinstance(record.get("error"), dict):
@@ -119,6 +127,10 @@ class GeminiCodec:
         request = orjson.loads(body)
         request["generationConfig"]["maxOutputTokens"] = max_output_tokens
         return orjson.dumps(request)
+
+
+def _key(record: dict[str, Any]) -> str:
+    return required_id(record if "key" in record else as_dict(record.get("metadata")), "key")
 
 
 @lru_cache(maxsize=64)

@@ -56,6 +56,14 @@ class OpenAICodec:
         """Wrap a body as `{"custom_id","method","url","body"}`."""
         return b'{"custom_id":"' + custom_id.encode() + self._before_body + body + b"}\n"
 
+    def read_id(self, line: bytes) -> str:
+        """Read only whose line of a batch's results it is.
+
+        Raises:
+            ValueError: the line is no JSON object, or has no id.
+        """
+        return required_id(load_object(line), "custom_id")
+
     def parse_line(self, line: bytes) -> ItemResult:
         """Read one line of an output or an error file, judged by its status code alone.
 

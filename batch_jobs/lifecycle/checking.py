@@ -6,6 +6,7 @@ against the task's schema, and durable in the call cache before anybody counts i
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,15 +14,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
-
 from batch_jobs.models import Dialect, EventName, ItemResult, Outcome, Price, Usage
-from batch_jobs.render.prompts import PromptModule, kept_prompt, read_answer
+from batch_jobs.render.prompts import PromptModule, answer_text, kept_prompt
 from batch_jobs.storage.call_cache import Answer, CallCache
 from batch_jobs.storage.calls import cost_of
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import item_of
 from providers.connect import codec_for
+from providers.contract import Codec
 
 RANGE_BYTES = 8_000_000
 
@@ -114,12 +114,14 @@ class Checked:
         counted: valid answers to wanted items, billed by the provider.
         unbilled: items with a valid answer that says nothing of its usage.
         others: results of wanted items that are no answers.
+        unread: items whose line is no result, and why.
         past: billed results of items that wait for none any more, and of doubled ids: only their cost counts.
     """
 
     counted: Counted = field(default_factory=Counted)
     unbilled: list[int] = field(default_factory=list)
     others: list[tuple[int, ItemResult]] = field(default_factory=list)
+    unread: list[tuple[int, str]] = field(default_factory=list)
     past: list[tuple[int, ItemResult]] = field(default_factory=list)
 
     def without(self, doubled: Collection[int]) -> Checked:
@@ -148,34 +150,19 @@ def lines_of(part: Range) -> Iterator[bytes]:
     return (line for line in text.split(b"\n") if line and not line.isspace())
 
 
-class Line(NamedTuple):
-    """One line: whose it is (None: nobody's) and what it says, or why it can't be read."""
-
-    item: int | None
-    result: ItemResult | None
-    problem: str = ""
-
-
-def read_lines(checks: Checks, part: Range) -> Iterator[Line]:
-    """Read a range's lines, each matched to its item by its id and by nothing else."""
-    codec = codec_for(checks.dialect, checks.job.endpoint)
-    for line in lines_of(part):
-        try:
-            result = codec.parse_line(line)
-        except ValueError as error:
-            yield Line(None, None, str(error))
-        else:
-            yield Line(item_of(result.custom_id, checks.shard_key), result)
-
-
 def read_ids(checks: Checks, part: Range) -> Ids:
     """Read whose the lines of a range are."""
+    codec = codec_for(checks.dialect, checks.job.endpoint)
     items, numbers, problems, number = array("q"), array("q"), list[Problem](), 0
-    for number, (item, result, problem) in enumerate(read_lines(checks, part), 1):
-        if result is None:
-            problems.append(Problem(EventName.RESULT_UNREADABLE, number, {"why": problem}))
-        elif item is None:
-            problems.append(unknown_id(number, result.custom_id))
+    for number, line in enumerate(lines_of(part), 1):
+        try:
+            custom_id = codec.read_id(line)
+        except ValueError as error:
+            problems.append(Problem(EventName.RESULT_UNREADABLE, number, {"why": str(error)}))
+            continue
+        item = item_of(custom_id, checks.shard_key)
+        if item is None:
+            problems.append(unknown_id(number, custom_id))
         else:
             items.append(item)
             numbers.append(number)
@@ -206,25 +193,52 @@ def read_answers(
 ) -> tuple[list[Answer], Checked]:
     """Check a range; the answers it gives are not in the cache yet."""
     prompt = kept_prompt(checks.prompt_folder, checks.prompt_file)
+    codec = codec_for(checks.dialect, checks.job.endpoint)
     answers, checked = list[Answer](), Checked()
-    for item, result, _ in read_lines(checks, part):
-        if result is None or item is None:
-            continue  # named with the ids
-        if item not in wanted:
-            if item in known and result.billed:
-                checked.past.append((item, replace(result, text="")))
+    for line in lines_of(part):
+        try:
+            result = codec.parse_line(line)
+        except ValueError as error:
+            checked.unread.extend(_unread(codec, checks, line, str(error)))
             continue
-        result = checked_result(prompt, result)
-        if result.outcome is Outcome.SUCCEEDED:
-            answer = answer_of(checks.job, checks.price, wanted[item], result, checks.at)
-            answers.append(answer)
-            if result.billed:
-                checked.counted.add(item, result.usage, answer.cost_usd)
-            else:
-                checked.unbilled.append(item)
-        else:
-            checked.others.append((item, result))
+        item = item_of(result.custom_id, checks.shard_key)
+        if item is None:
+            continue  # named with the ids
+        if item in wanted:
+            _check(checks, prompt, item, result, wanted[item], answers, checked)
+        elif item in known and result.billed:
+            checked.past.append((item, replace(result, text="")))
     return answers, checked
+
+
+def _check(
+    checks: Checks,
+    prompt: PromptModule,
+    item: int,
+    result: ItemResult,
+    fingerprint: bytes,
+    answers: list[Answer],
+    checked: Checked,
+) -> None:
+    """Put one wanted item's result where it belongs."""
+    result = checked_result(prompt, result)
+    if result.outcome is not Outcome.SUCCEEDED:
+        checked.others.append((item, result))
+        return
+    answer = answer_of(checks.job, checks.price, fingerprint, result, checks.at)
+    answers.append(answer)
+    if result.billed:
+        checked.counted.add(item, result.usage, answer.cost_usd)
+    else:
+        checked.unbilled.append(item)
+
+
+def _unread(codec: Codec, checks: Checks, line: bytes, why: str) -> Iterator[tuple[int, str]]:
+    """The item of a line that has an id and is no result."""
+    with contextlib.suppress(ValueError):  # named with the ids
+        item = item_of(codec.read_id(line), checks.shard_key)
+        if item is not None:
+            yield item, why
 
 
 def checked_result(prompt: PromptModule, result: ItemResult) -> ItemResult:
@@ -232,10 +246,10 @@ def checked_result(prompt: PromptModule, result: ItemResult) -> ItemResult:
     if result.outcome is not Outcome.SUCCEEDED:
         return result
     try:
-        answer = read_answer(prompt.output_model, result.text)
+        text = answer_text(prompt.output_model, result.text)
     except ValueError as error:
         return replace(result, outcome=Outcome.INVALID, code="schema", detail=str(error))
-    return replace(result, text=orjson.dumps(answer).decode())
+    return result if text == result.text else replace(result, text=text)
 
 
 def answer_of(job: Job, price: Price | None, fingerprint: bytes, result: ItemResult, at: float) -> Answer:

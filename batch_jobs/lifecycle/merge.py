@@ -7,14 +7,12 @@ in the ledger, together with what they cost. Run again, it has the same effect.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat, starmap
 from operator import attrgetter
 from typing import Any
-
-from sqlalchemy import Connection
 
 from batch_jobs.config import Rounds, pick
 from batch_jobs.errors import RequestRejected
@@ -114,8 +112,12 @@ class Merger:
             items.end(connection, self.job.task_id, list(endings.values()), round_no=round_no, attempts=1)
         self._tally(list(endings.values()))
 
-    def count(self, checked: Checked, records: Mapping[int, ItemRecord], shard: Shard) -> None:
+    def count(self, checked: Checked, shard: Shard) -> None:
         """Count a checked range of a shard's results in one commit; its answers are in the cache already."""
+        records: dict[int, ItemRecord] = {}
+        if checked.others:
+            with self.run.project.ledger.read() as connection:
+                records = items.some(connection, self.job.task_id, [item for item, _ in checked.others])
         endings = [
             self._ending(Attempt(item, result.custom_id, result), records[item]) for item, result in checked.others
         ]
@@ -209,29 +211,38 @@ def merge_shard(run: Run, job: Job, shard: Shard) -> Tally:
     project = run.project
     folder = project.workspace.raw_results(job.task_id, shard.round, shard.shard)
     with project.ledger.read() as connection:
-        records = items.of_shard(connection, job.task_id, shard.round, shard.shard)
+        wanted, past = items.waiting_in_shard(connection, job.task_id, shard.round, shard.shard)
     merger = Merger(run, job, last_round=last_round(run, job, shard.round))
-    checks, ranges = _checks(run, job, shard), ranges_of(sorted(folder.glob("*.jsonl")))
-    wanted = {item: record for item, record in records.items() if _is_open(record, shard.round)}
-    twice: dict[int, ItemResult | None] = {}
     with project.workers.kept():
-        whose = _ids(run, checks, ranges, records)
-        twice.update(dict.fromkeys(whose.doubled))
-        for number, checked in enumerate(_check(run, checks, ranges, whose, wanted), 1):
-            twice.update((item, result) for item, result in checked.past if item in twice)
-            merger.count(checked.without(whose.doubled), records, shard)
-            run.notify(Progress(job.task_id, "merging", shard.requests * number // len(ranges), shard.requests))
-    left = [item for item in wanted if item not in whose.seen or item in whose.doubled]
-    for start in range(0, len(left), CHUNK):
-        rest = [(item, _unanswered(shard, item, twice)) for item in left[start : start + CHUNK]]
-        merger.count(Checked(others=rest), records, shard)
+        told = _merge_results(run, merger, shard, ranges_of(sorted(folder.glob("*.jsonl"))), wanted, past)
     with run.write() as connection:
-        _tell(connection, shard, whose)
+        for name, data in told:
+            events.add(connection, job.task_id, name, {"shard_key": shard.shard_key, **data})
         shards.move(connection, shard, ShardState.MERGED, merged_at=project.clock())
         data = {"shard_key": shard.shard_key, **merger.tally.outcomes}
         events.add(connection, job.task_id, EventName.SHARD_MERGED, data)
-    file_answers(project, job, sorted(records), notify=run.notify)
+    file_answers(project, job, sorted([*wanted, *past]), notify=run.notify)
     return merger.tally
+
+
+def _merge_results(
+    run: Run, merger: Merger, shard: Shard, ranges: Sequence[Range], wanted: Mapping[int, bytes], past: set[int]
+) -> list[Told]:
+    """Take what the results answer; then what they don't, by how the batch as a whole ended; say what was odd."""
+    checks = _checks(run, merger.job, shard)
+    whose = _ids(run, checks, ranges, {*wanted, *past})
+    twice: dict[int, ItemResult | None] = dict.fromkeys(whose.doubled)
+    unread: dict[int, str] = {}
+    for number, checked in enumerate(_check(run, checks, ranges, whose, wanted), 1):
+        twice.update((item, result) for item, result in checked.past if item in twice)
+        unread.update((item, why) for item, why in checked.unread if item not in twice)
+        merger.count(checked.without(whose.doubled), shard)
+        run.notify(Progress(shard.task_id, "merging", shard.requests * number // len(ranges), shard.requests))
+    left = [item for item in wanted if item not in whose.seen or item in whose.doubled or item in unread]
+    for start in range(0, len(left), CHUNK):
+        rest = [(item, _unanswered(shard, item, twice)) for item in left[start : start + CHUNK]]
+        merger.count(Checked(others=rest), shard)
+    return _told(whose, unread)
 
 
 def reject_shard(run: Run, job: Job, shard: Shard, error: RequestRejected) -> None:
@@ -263,15 +274,15 @@ def _checks(run: Run, job: Job, shard: Shard) -> Checks:
     )
 
 
-def _ids(run: Run, checks: Checks, ranges: Sequence[Range], records: Mapping[int, ItemRecord]) -> Whose:
-    """First pass over the raw lines, ids only."""
+def _ids(run: Run, checks: Checks, ranges: Sequence[Range], inside: Collection[int]) -> Whose:
+    """First pass over the raw lines, ids only; `inside` are the shard's items."""
     answered, problems, lines = list[list[int]](), list[Problem](), 0
     seen, doubled = set[int](), set[int]()
     tasks = ((checks, part) for part in ranges)
     for ids in run.project.workers.run(read_ids, tasks) if len(ranges) > 1 else starmap(read_ids, tasks):
-        asked = [item for item in ids.items if item in records]
+        asked = [item for item in ids.items if item in inside]
         others = zip(ids.items, ids.numbers, strict=True) if len(asked) < len(ids.items) else ()
-        nobodys = [unknown_id(n, shards.custom_id(checks.shard_key, i)) for i, n in others if i not in records]
+        nobodys = [unknown_id(n, shards.custom_id(checks.shard_key, i)) for i, n in others if i not in inside]
         problems += [problem._replace(line=lines + problem.line) for problem in (*ids.problems, *nobodys)]
         doubled.update(item for item, times in Counter(asked).items() if times > 1 or item in seen)
         seen.update(asked)
@@ -281,12 +292,12 @@ def _ids(run: Run, checks: Checks, ranges: Sequence[Range], records: Mapping[int
 
 
 def _check(
-    run: Run, checks: Checks, ranges: Sequence[Range], whose: Whose, wanted: Mapping[int, ItemRecord]
+    run: Run, checks: Checks, ranges: Sequence[Range], whose: Whose, wanted: Mapping[int, bytes]
 ) -> Iterator[Checked]:
     """Second pass: the results that are exactly one item's, their answers in the cache already."""
 
     def task(part: Range, answered: list[int]) -> tuple[Checks, Range, dict[int, bytes], set[int]]:
-        mine = {item: wanted[item].fingerprint for item in answered if item in wanted and item not in whose.doubled}
+        mine = {item: wanted[item] for item in answered if item in wanted and item not in whose.doubled}
         return checks, part, mine, set(answered).difference(mine)
 
     tasks = map(task, ranges, whose.answered)
@@ -298,13 +309,14 @@ def _check(
         yield checked
 
 
-def _tell(connection: Connection, shard: Shard, whose: Whose) -> None:
-    """Name what is nobody's, and what is doubled."""
-    for name, line, data in whose.problems:
-        events.add(connection, shard.task_id, name, {"shard_key": shard.shard_key, "line": line, **data})
-    for item in sorted(whose.doubled):
-        data = {"shard_key": shard.shard_key, "item": item}
-        events.add(connection, shard.task_id, EventName.RESULT_DOUBLED_ID, data)
+Told = tuple[EventName, dict[str, object]]
+
+
+def _told(whose: Whose, unread: Mapping[int, str]) -> list[Told]:
+    """What is nobody's, what is doubled, and what has an id and is no result."""
+    told: list[Told] = [(name, {"line": line, **data}) for name, line, data in whose.problems]
+    told += [(EventName.RESULT_UNREADABLE, {"item": item, "why": unread[item]}) for item in sorted(unread)]
+    return told + [(EventName.RESULT_DOUBLED_ID, {"item": item}) for item in sorted(whose.doubled)]
 
 
 def _unanswered(shard: Shard, item: int, doubled: Mapping[int, ItemResult | None]) -> ItemResult:
@@ -331,13 +343,6 @@ def _batch_wide(shard: Shard) -> tuple[Outcome, str, str, bool]:
             return Outcome.ERRORED, code, str(problem["message"]), code in TRANSIENT_PROBLEMS
         case _:
             return Outcome.MISSING, "missing", "the provider's results do not hold this item", True
-
-
-def _is_open(record: ItemRecord, round_no: int | None) -> bool:
-    """Whether an attempt may still change the item; `round_no` None where every attempt is a new one."""
-    if record.outcome is not None:
-        return False
-    return round_no is None or record.merged_round is None or record.merged_round < round_no
 
 
 def _ok(attempt: Attempt) -> bool:

@@ -261,14 +261,14 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def read_answer(model: type[BaseModel], text: str) -> dict[str, Any]:
+def answer_text(model: type[BaseModel], text: str) -> str:
     """Read the LLM's text as the answer that was asked for.
 
     White space around it and one markdown code fence are taken off. How strict types are (`"5"` for a number,
     unknown fields) is the model's own setting.
 
     Returns:
-        Field name -> plain JSON value.
+        The answer as one compact JSON object: field name -> value.
 
     Raises:
         ValueError: the text is no such answer; a short reason for people, that names the field.
@@ -283,14 +283,13 @@ def read_answer(model: type[BaseModel], text: str) -> dict[str, Any]:
     except Exception as error:  # a validator of the prompt module fell over: this row's failure, nobody else's
         raise ValueError(f"{model.__name__} could not check it: {type(error).__name__}") from error
     try:
-        json.dumps(answer, allow_nan=False)
-        orjson.dumps(answer)
-    except (
-        TypeError,
-        ValueError,
-    ):  # pydantic reads NaN, Infinity and integers of any length; our files can't hold them
-        raise ValueError("a number that is not finite, or beyond 64 bits") from None
-    return answer
+        written = orjson.dumps(answer)
+    except TypeError:
+        written = b""
+    # pydantic reads NaN, Infinity and integers of any length; our files can't hold them, and orjson writes null
+    if not written or (b"null" in written and orjson.loads(written) != answer):
+        raise ValueError("a number that is not finite, or beyond 64 bits")
+    return written.decode()
 
 
 def _without_fence(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, bindparam, case, exists, func, insert, select, update
 
 from batch_jobs.models import Outcome
-from batch_jobs.storage.database import execute_many
+from batch_jobs.storage.database import execute_many, fetch_plain
 from batch_jobs.storage.schema import items
 
 CHUNK = 10_000
@@ -106,6 +106,18 @@ def assign(connection: Connection, task_id: str, chosen: Sequence[int], round_no
 def of_shard(connection: Connection, task_id: str, round_no: int, shard_no: int) -> dict[int, ItemRecord]:
     """The items sent in one shard."""
     return _records(connection, items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)
+
+
+def waiting_in_shard(
+    connection: Connection, task_id: str, round_no: int, shard_no: int
+) -> tuple[dict[int, bytes], set[int]]:
+    """The items sent in one shard: those that still wait for what becomes of them, with their calls; and the others."""
+    merged = items.c.merged_round.is_not(None) & (items.c.merged_round >= round_no)
+    query = select(items.c.item, items.c.fingerprint, case((items.c.outcome.is_not(None) | merged, 1), else_=0)).where(
+        items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no
+    )
+    rows = fetch_plain(connection, query)
+    return {item: call for item, call, over in rows if not over}, {item for item, _, over in rows if over}
 
 
 def some(connection: Connection, task_id: str, chosen: Sequence[int]) -> dict[int, ItemRecord]:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import pytest
 
 from batch_jobs import system
 from batch_jobs.errors import ConnectionFailed, ProviderError, RequestRejected, ServerFailed, TimedOut, UnreadableReply
 from batch_jobs.lifecycle import advance, checking, collect, control, merge, submit
-from batch_jobs.lifecycle.checking import Checks, Line, Range
+from batch_jobs.lifecycle.checking import Range
 from batch_jobs.lifecycle.merge import Merger
 from batch_jobs.lifecycle.policy import MassRule, Next, after_attempt
 from batch_jobs.lifecycle.project import Project
@@ -25,7 +26,7 @@ from batch_jobs.lifecycle.run import Run
 from batch_jobs.models import BatchState, BatchView, ItemResult, Outcome, ShardState
 from batch_jobs.storage import calls, claims, items, leases, shards
 from batch_jobs.storage.call_cache import Answer, CallCache
-from batch_jobs.storage.items import Ending, ItemRecord
+from batch_jobs.storage.items import Ending
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 from providers.contract import ShardFile
@@ -99,20 +100,25 @@ def sdk_retries_are_on(patch: Patch) -> None:
 
 def matched_by_position(patch: Patch) -> None:
     """The first line is the first item's."""
-    of_shard, read_lines = items.of_shard, checking.read_lines
+    in_shard, lines_of = items.waiting_in_shard, checking.lines_of
     asked: list[int] = []
 
-    def remembered(*arguments: Any) -> dict[int, ItemRecord]:
-        records = of_shard(*arguments)
-        asked[:] = sorted(records)
-        return records
+    def remembered(*arguments: Any) -> Any:
+        waiting, others = in_shard(*arguments)
+        asked[:] = sorted([*waiting, *others])
+        return waiting, others
 
-    def by_position(checks: Checks, part: Range) -> Iterator[Line]:
-        for number, line in enumerate(read_lines(checks, part)):
-            yield line._replace(item=asked[number] if number < len(asked) else None)
+    def by_position(part: Range) -> Iterator[bytes]:
+        for item, line in zip(asked, lines_of(part), strict=False):
+            try:
+                record = orjson.loads(line)
+            except ValueError:
+                continue
+            key = str(record["custom_id"]).rpartition("-i")[0]
+            yield orjson.dumps({**record, "custom_id": shards.custom_id(key, item)})
 
-    patch.setattr(items, "of_shard", remembered)
-    patch.setattr(checking, "read_lines", by_position)
+    patch.setattr(items, "waiting_in_shard", remembered)
+    patch.setattr(checking, "lines_of", by_position)
 
 
 def unknown_ids_are_guessed(patch: Patch) -> None:
@@ -190,8 +196,8 @@ def costs_are_added_again(patch: Patch) -> None:
     """A call has a new number each time it is merged."""
     add_all = calls.add_all
 
-    def renumbered(connection: Any, records: Sequence[calls.CallRecord]) -> None:
-        add_all(connection, [record._replace(call_id=uuid.uuid4().hex) for record in records])
+    def renumbered(connection: Any, records: Iterable[Any]) -> None:
+        add_all(connection, [(task_id, uuid.uuid4().hex, *rest) for task_id, _, *rest in records])
 
     patch.setattr(calls, "add_all", renumbered)
 

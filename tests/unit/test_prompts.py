@@ -25,10 +25,10 @@ from batch_jobs.errors import ConfigError
 from batch_jobs.render.prompts import (
     DataCaseView,
     PromptModule,
+    answer_text,
     cell_text,
     check_output_columns,
     load_prompt,
-    read_answer,
     render,
     schema_of,
 )
@@ -42,6 +42,12 @@ CASES = [(task, case) for task, entry in SETTINGS.tasks.items() for case in entr
 MODEL = "from pydantic import BaseModel\n\n\nclass Answer(BaseModel):\n    text: str\n\n\n"
 FUNCTION = "def render_my_prompt(data_case, row):\n    return 'fixed', row['a']\n"
 VIEW = DataCaseView("tickets", "Tickets.", {"a": "The text."}, "Sort tickets.")
+
+
+def read_answer(model: type[BaseModel], text: str) -> dict[str, Any]:
+    answer = json.loads(answer_text(model, text))
+    assert isinstance(answer, dict)
+    return answer
 
 
 def view(task: str, case: str = "external_loss") -> DataCaseView:
