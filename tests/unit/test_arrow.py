@@ -1,4 +1,4 @@
-"""Columns made by hand are the very ones that pyarrow makes, few or many; and few are made without pandas."""
+"""Columns made by hand are the very ones that pyarrow makes, few or many; and they are made without pandas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_jobs.arrow import FEW, digests, integers, texts
+from batch_jobs import arrow
+from batch_jobs.arrow import digests, integers, texts
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -39,7 +40,7 @@ def test_integers(values: list[int]) -> None:
     assert made.equals(pa.array(values, pa.int64()))
 
 
-@pytest.mark.parametrize("count", [FEW - 1, FEW, FEW + 1])
+@pytest.mark.parametrize("count", [7, 8, 9, 20_000])
 def test_many(count: int) -> None:
     words = [None if number % 7 == 0 else f"cell {number} ü" for number in range(count)]
     calls = [None if word is None else word.encode() for word in words]
@@ -48,7 +49,15 @@ def test_many(count: int) -> None:
     assert integers(range(count)).to_pylist() == list(range(count))
 
 
-def test_few_values_do_not_load_pandas() -> None:
-    code = "import sys; from batch_jobs.arrow import *; texts(['a']), digests([b'a']), integers([1])"
+def test_a_column_over_the_limit_comes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "MOST_BYTES", 10)
+    words = [None, "abcd", "éé", "", "abcdefgh", None, "x"]
+    made = texts(words)
+    assert made.num_chunks == 3
+    assert made.to_pylist() == words
+
+
+def test_no_values_load_pandas() -> None:
+    code = "import sys; from batch_jobs.arrow import *; texts(['a'] * 20_000), digests([b'a'] * 20_000), integers([1] * 20_000)"
     code += "; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
