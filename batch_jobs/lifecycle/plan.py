@@ -17,7 +17,8 @@ from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import Dialect, EventName, Mode, Phase
 from batch_jobs.render.bodies import cut
-from batch_jobs.render.items import figures, first_errors, join_items, read_fingerprints, read_lengths
+from batch_jobs.render.items import figures, first_errors, read_fingerprints, read_lengths
+from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.prompts import load_prompt, schema_of
 from batch_jobs.render.spec import RenderSpec, schema_sha256

@@ -1,37 +1,17 @@
-"""Rows to items: DuckDB joins the workers' index files, equal requests become one item, in first-row order.
-
-Writes `items.parquet` (one line an item) and `rows.parquet` (one line a row) into the plan folder.
-"""
+"""Reads a plan back: its items, its rows, and where each answer is filed; streamed."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batch_jobs.arrow import integers
-from batch_jobs.errors import StoreError
 from batch_jobs.models import SHEET_ROW
-from batch_jobs.storage.files import adopt, store_errors
+from batch_jobs.render.query import plan_query
 
 BATCH_ROWS = 10_000
-MEMORY_LIMIT = "200MB"
-_PATTERN = re.compile(r"[*?\[\]{}]")
-_ITEMS = """
-    SELECT row_number() OVER (ORDER BY i.row) - 1 AS item, i.fingerprint, i.row AS first_row, i.segment, i."offset",
-           i."length" + i.shared AS "length", i.shared
-    FROM read_index i
-    JOIN (SELECT min(row) AS row FROM read_index WHERE fingerprint IS NOT NULL GROUP BY fingerprint) f ON f.row = i.row
-    ORDER BY i.row
-"""
-_ROWS = """
-    SELECT i.row, i.number, i.identity, i.error, t.item, i.fingerprint,
-           t.item <> min(t.item) OVER (PARTITION BY i.identity) AS alternate
-    FROM read_index i LEFT JOIN read_items t ON i.fingerprint = t.fingerprint ORDER BY i.row
-"""
 _FILED = """
     SELECT r.item, r.identity, r.alternate, r.fingerprint, s.*
     FROM (SELECT item, identity, any_value(alternate) AS alternate, any_value(fingerprint) AS fingerprint,
@@ -93,17 +73,6 @@ class Place:
     details: dict[str, str]
 
 
-def join_items(plan: Path) -> None:
-    """Make items.parquet and rows.parquet from the workers' index files; done already is done."""
-    if (plan / "rows.parquet").exists():
-        return
-    index = sorted(plan.glob("index-*.parquet"))
-    with _duckdb(plan, read_index=index) as connection:
-        _copy(connection, _ITEMS, plan / "items.parquet")
-    with _duckdb(plan, read_index=index, read_items=[plan / "items.parquet"]) as connection:
-        _copy(connection, _ROWS, plan / "rows.parquet")
-
-
 def read_items(plan: Path) -> Iterator[PlannedItem]:
     """Stream the items in order."""
     for values in _stream(plan / "items.parquet", ("item", "fingerprint", "segment", "offset", "length", "shared")):
@@ -144,7 +113,7 @@ def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> I
     if items is not None:
         tables["wanted"] = pa.Table.from_arrays([integers(items)], ["item"])
         query = query.replace("WHERE item IS NOT NULL", "WHERE item IN (SELECT item FROM wanted)")
-    with _duckdb(plan, **tables) as connection:
+    with plan_query(plan, **tables) as connection:
         result = connection.execute(query)
         while batch := result.fetchmany(BATCH_ROWS):
             for item, identity, alternate, fingerprint, _, *cells in batch:
@@ -153,7 +122,7 @@ def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> I
 
 def figures(plan: Path) -> tuple[int, int]:
     """Rows whose prompt failed, and items."""
-    with _duckdb(plan, read_rows=[plan / "rows.parquet"]) as connection:
+    with plan_query(plan, read_rows=[plan / "rows.parquet"]) as connection:
         row = connection.execute(
             "SELECT count(*) FILTER (item IS NULL), count(DISTINCT item) FROM read_rows"
         ).fetchone()
@@ -163,42 +132,9 @@ def figures(plan: Path) -> tuple[int, int]:
 
 def first_errors(plan: Path, limit: int = 5) -> list[tuple[int, str]]:
     """The first rows whose prompt failed: (row number as the spreadsheet shows it, why)."""
-    with _duckdb(plan, read_rows=[plan / "rows.parquet"]) as connection:
+    with plan_query(plan, read_rows=[plan / "rows.parquet"]) as connection:
         query = f"SELECT number, error FROM read_rows WHERE error IS NOT NULL ORDER BY row LIMIT {limit:d}"
         return [(int(number), str(error)) for number, error in connection.execute(query).fetchall()]
-
-
-@contextlib.contextmanager
-def _duckdb(folder: Path, **tables: Any) -> Iterator[Any]:
-    """A DuckDB of its own, in memory, spilling into the plan folder; with each table, a list of Parquet files or Arrow.
-
-    Raises:
-        StoreError: it could not spill, or not read.
-    """
-    import duckdb
-
-    config: dict[str, Any] = {"temp_directory": str(folder), "threads": 2, "memory_limit": MEMORY_LIMIT}
-    with duckdb.connect(config=config) as connection:
-        for name, table in tables.items():
-            _register(connection, name, table)
-        try:
-            yield connection
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            text = str(error).splitlines()[0]
-            raise StoreError(f"{folder}: {text}. Free some space, then run the same command again") from error
-
-
-def _register(connection: Any, name: str, table: Any) -> None:
-    """Files are read by DuckDB itself, at half the memory, unless it would take their names for patterns."""
-    if not isinstance(table, list):
-        connection.register(name, table)
-    elif _PATTERN.search("".join(map(str, table))):
-        import pyarrow.dataset as ds
-
-        connection.register(name, ds.dataset(list(map(str, table)), format="parquet"))
-    else:
-        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in table)
-        connection.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet([{files}])")
 
 
 def _snapshot(path: Path) -> tuple[list[str], Any]:
@@ -211,17 +147,6 @@ def _snapshot(path: Path) -> tuple[list[str], Any]:
     plain = pa.schema([(SHEET_ROW if n == 0 else f"c{n}", field.type) for n, field in enumerate(fields)])
     batches = (pa.RecordBatch.from_arrays(batch.columns, schema=plain) for batch in file.iter_batches(BATCH_ROWS))
     return [field.name for field in fields[1:]], pa.RecordBatchReader.from_batches(plain, batches)
-
-
-def _copy(connection: Any, query: str, target: Path) -> None:
-    import pyarrow.parquet as pq
-
-    temp = target.with_suffix(".tmp")
-    reader = connection.sql(query).to_arrow_reader(BATCH_ROWS)
-    with store_errors(temp), pq.ParquetWriter(temp, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-    adopt(temp, target)
 
 
 def _stream(path: Path, columns: tuple[str, ...], groups: list[int] | None = None) -> Iterator[tuple[Any, ...]]:

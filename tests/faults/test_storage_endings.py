@@ -10,7 +10,7 @@ import pytest
 
 from batch_jobs import system
 from batch_jobs.errors import EXIT_BUG, EXIT_OPERATOR, StoreError, SyncFailed
-from batch_jobs.render.items import join_items
+from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.worker import remove_bodies, render_segment
 from batch_jobs.storage.files import atomic_write

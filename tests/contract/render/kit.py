@@ -11,7 +11,8 @@ import orjson
 
 from batch_jobs.models import SHEET_ROW, Dialect, Parameters
 from batch_jobs.render.bodies import BodyReader
-from batch_jobs.render.items import PlannedItem, PlannedRow, join_items, read_items, read_rows
+from batch_jobs.render.items import PlannedItem, PlannedRow, read_items, read_rows
+from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.spec import RenderSpec
 from batch_jobs.render.worker import render_segment

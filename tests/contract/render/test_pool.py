@@ -10,7 +10,7 @@ import pytest
 
 from batch_jobs.errors import BatchJobsError, RenderFailed
 from batch_jobs.models import Dialect, Parameters
-from batch_jobs.render.items import join_items
+from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.worker import bodies_path, index_path, render_segment
 from batch_jobs.workers import Workers
