@@ -84,7 +84,7 @@ def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[i
         for path in index:
             table = pq.read_table(path)
             numbers = item_of[row : row + table.num_rows]
-            news = [n for n, item in enumerate(numbers) if item >= items]
+            news = _first_of_their_items(numbers, items)
             made = _items(table, numbers, news), _rows(table, numbers, row, alternates)
             if not writers:
                 writers = [
@@ -97,6 +97,16 @@ def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[i
             items += len(news)
     adopt(temps[0], plan / "items.parquet")
     adopt(temps[1], plan / "rows.parquet")
+
+
+def _first_of_their_items(numbers: array[int], items: int) -> list[int]:
+    """Where the items that are numbered from `items` on stand first."""
+    found: list[int] = []
+    for position, item in enumerate(numbers):
+        if item == items:
+            found.append(position)
+            items += 1
+    return found
 
 
 def _items(table: Any, numbers: array[int], news: list[int]) -> Any:

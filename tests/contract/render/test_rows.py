@@ -155,3 +155,11 @@ def test_any_text_arrives_as_it_was(
 def test_another_segments_bodies_are_found_too(tmp_path: Path) -> None:
     spec = replace(make_spec(tmp_path, {"what": ["a", "b", "c"]}, group_rows=1))
     assert [item.segment for item in in_process(spec).items] == [0, 1, 2]
+
+
+def test_rows_that_repeat_within_a_range_and_across_ranges(tmp_path: Path) -> None:
+    what = ["a", "a", "b", "a", "RAISE", "b", "c", "a", "c", "d"]
+    plan = in_process(make_spec(tmp_path, {"what": what}, group_rows=4))
+    assert [row.item for row in plan.rows] == [0, 0, 1, 0, None, 1, 2, 0, 2, 3]
+    assert plan.texts() == ["[a]", "[b]", "[c]", "[d]"]
+    assert [item.item for item in plan.items] == [0, 1, 2, 3]
