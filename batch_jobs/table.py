@@ -28,6 +28,7 @@ class TableFormat:
         line_end: of the header line: `\r\n`, `\n` or `\r`; text only.
         quote_all: every header cell is quoted, so ours are too; text only.
         sheet: name of the worksheet that holds the table; xlsx only.
+        one_line: every record is one line, so that writing it again needs no parsing; text only.
     """
 
     kind: FileKind
@@ -37,6 +38,7 @@ class TableFormat:
     line_end: str = "\n"
     quote_all: bool = False
     sheet: str | None = None
+    one_line: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, for the ledger."""

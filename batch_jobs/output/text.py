@@ -5,14 +5,16 @@ The original part is never parsed and written anew; it is repeated, so quoting, 
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from batch_jobs.intake.dialect import CHUNK_BYTES, Encoding, open_decoded
-from batch_jobs.intake.text import Record, RecordReader, split_line_end
+from batch_jobs.intake.dialect import CHUNK_BYTES, Encoding, allow_any_cell, open_decoded, sep_delimiter
+from batch_jobs.intake.text import RecordReader, split_line_end
 from batch_jobs.output.neutral import neutralise
 from batch_jobs.table import TableFormat
 
@@ -45,33 +47,57 @@ def write_text(
     with open_decoded(upload, encoding) as source, target.open("wb", buffering=CHUNK_BYTES) as binary:
         binary.write(encoding.bom_bytes)
         with io.TextIOWrapper(binary, encoding=fmt.encoding, newline="") as out:
-            records = iter(RecordReader(source, delimiter=fmt.delimiter, filename=upload.name))
+            records = _lines(source, fmt.delimiter) if fmt.one_line else _records(source, fmt, upload.name)
             _write_header(records, out, ours, columns)
             _write_rows(records, out, ours, len(columns), cells)
     return ours.changed
 
 
-def _write_header(records: Iterator[Record], out: io.TextIOBase, ours: _OurCells, columns: Sequence[str]) -> None:
-    for record in records:
-        if any(record.cells):
-            out.write(ours.appended(record.raw, columns))
+class _Raw(NamedTuple):
+    """One record: its number in the spreadsheet, its text with its line end, whether it is the header or a row."""
+
+    number: int
+    text: str
+    filled: bool
+
+
+def _records(source: io.TextIOBase, fmt: TableFormat, name: str) -> Iterator[_Raw]:
+    for record in RecordReader(source, delimiter=fmt.delimiter, filename=name):
+        yield _Raw(record.number, record.raw, any(record.cells))
+
+
+def _lines(source: io.TextIOBase, delimiter: str) -> Iterator[_Raw]:
+    """The records of a file that has one a line; only those that may be blank are parsed."""
+    allow_any_cell()
+    blank = f'{delimiter}"\r\n'
+    for number, line in enumerate(source):
+        if line.strip(blank):
+            yield _Raw(number + 1, line, number > 0 or sep_delimiter(line) is None)
+        else:
+            yield _Raw(number + 1, line, any(map(any, csv.reader([line], delimiter=delimiter))))
+
+
+def _write_header(records: Iterator[_Raw], out: io.TextIOBase, ours: _OurCells, columns: Sequence[str]) -> None:
+    for _, text, filled in records:
+        if filled:
+            out.write(ours.appended(text, columns))
             return
-        out.write(record.raw)
+        out.write(text)
 
 
 def _write_rows(
-    records: Iterator[Record], out: io.TextIOBase, ours: _OurCells, width: int, cells: Iterable[Sequence[str]]
+    records: Iterator[_Raw], out: io.TextIOBase, ours: _OurCells, width: int, cells: Iterable[Sequence[str]]
 ) -> None:
     entries = iter(cells)
-    for record in records:
-        if not any(record.cells):
-            out.write(record.raw)
+    for number, text, filled in records:
+        if not filled:
+            out.write(text)
             continue
         entry = next(entries, None)
         if entry is None or len(entry) != width:
             found = "no entry" if entry is None else f"{len(entry)} cells"
-            raise ValueError(f"row {record.number}: expected {width} cells to append, got {found}")
-        out.write(ours.appended(record.raw, entry))
+            raise ValueError(f"row {number}: expected {width} cells to append, got {found}")
+        out.write(ours.appended(text, entry))
     if next(entries, None) is not None:
         raise ValueError("more entries to append than the upload has rows")
 
