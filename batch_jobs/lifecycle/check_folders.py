@@ -14,11 +14,11 @@ from sqlalchemy import select
 
 from batch_jobs.lifecycle.check_plan import query_parquet
 from batch_jobs.lifecycle.check_report import REBUILD, Kind, Look
-from batch_jobs.lifecycle.filing import result_document
 from batch_jobs.models import Outcome
 from batch_jobs.storage import items, schema
 from batch_jobs.storage.call_cache import Answer
 from batch_jobs.storage.folders import FolderStore
+from batch_jobs.storage.results import result_document, result_name
 
 CHUNK = 1_000
 _PLACES = """
@@ -60,7 +60,7 @@ def _places(look: Look, plan: Path, spill: Path) -> Iterator[_Place]:
         records = items.some(look.connection, job.task_id, sorted({row[0] for row in chunk}))
         for item, identity, alternate, call in chunk:
             if item in records and records[item].outcome is Outcome.SUCCEEDED:
-                name = f"{job.task}.{call.hex()[:8]}" if alternate else job.task
+                name = result_name(job.task, call, alternate=alternate)
                 yield _Place(item, identity, call, processed / identity / "ai_results" / f"{name}.json")
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import islice, takewhile
-from typing import Any
-
-import orjson
 
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Notify, Progress, nobody
 from batch_jobs.render.items import Place, read_places
 from batch_jobs.storage import items
 from batch_jobs.storage.call_cache import Answer
-from batch_jobs.storage.folders import Filed, FolderStore
+from batch_jobs.storage.folders import FolderStore
 from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.results import Filed, result_document, result_name
 
 CHUNK = 1_000
 
@@ -61,27 +58,8 @@ def _filed(project: Project, job: Job, places: Iterable[Place], known_only: bool
 
 
 def _result(job: Job, place: Place, answer: Answer) -> Filed:
-    name = f"{job.task}.{place.fingerprint.hex()[:8]}" if place.alternate else job.task
+    name = result_name(job.task, place.fingerprint, alternate=place.alternate)
     return Filed(place.identity, name, result_document(answer), place.details)
-
-
-def result_document(answer: Answer) -> dict[str, Any]:
-    """What stands in `ai_results/<task>.json`."""
-    return {
-        "answer": orjson.loads(answer.answer),
-        "provider": answer.provider,
-        "model": answer.model,
-        "simulated": answer.simulated,
-        "tokens": {
-            "input": answer.input_tokens,
-            "cached": answer.cached_tokens,
-            "output": answer.output_tokens,
-        },
-        "cost_usd": answer.cost_usd,
-        "answered_at": datetime.fromtimestamp(answer.at, UTC).isoformat(timespec="seconds"),
-        "fingerprint": answer.fingerprint.hex(),
-        "task_id": answer.task_id,
-    }
 
 
 def expect_folders(project: Project, job: Job, notify: Notify = nobody, stop: threading.Event | None = None) -> int:
