@@ -6,8 +6,11 @@ is much of a small job and nothing of a large one. It converts texts six times f
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 FEW = 10_000
@@ -49,3 +52,60 @@ def digests(values: Sequence[bytes | None]) -> Any:
     return pa.Array.from_buffers(
         pa.binary(), len(values), [pa.py_buffer(validity), pa.py_buffer(ends), pa.py_buffer(data)]
     )
+
+
+class TableReader:
+    """Hands a Parquet file out in order, as many rows at a time as are asked for; holds no more than a batch of it."""
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        """Open a file.
+
+        Args:
+            path: the file.
+            columns: in the order that they are handed out; None for all.
+        """
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path)
+        schema = self._file.schema_arrow
+        self.rows = int(self._file.metadata.num_rows)
+        self._columns = list(columns) if columns is not None else None
+        self._batches = self._file.iter_batches(FEW, columns=self._columns)
+        self._ahead = self._chosen(schema.empty_table())
+
+    def take(self, count: int) -> Any:
+        """The next rows as a table, fewer only at the end of the file."""
+        import pyarrow as pa
+
+        parts = [self._ahead]
+        while sum(part.num_rows for part in parts) < count and (batch := next(self._batches, None)) is not None:
+            parts.append(self._chosen(pa.Table.from_batches([batch])))
+        whole = pa.concat_tables(parts)
+        self._ahead = whole.slice(count)
+        return whole.slice(0, count).combine_chunks()
+
+    def _chosen(self, table: Any) -> Any:
+        return table if self._columns is None else table.select(self._columns)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+
+@contextlib.contextmanager
+def duckdb_over(**files: Sequence[Path]) -> Iterator[Any]:
+    """A DuckDB in memory over Parquet files, handed over and not found by path; it spills beyond 200 MB.
+
+    Args:
+        files: a table's name, and the files that it is made of.
+    """
+    import duckdb
+    import pyarrow.dataset as ds
+
+    with (
+        tempfile.TemporaryDirectory() as spill,
+        duckdb.connect(config={"temp_directory": spill, "threads": 2, "memory_limit": "200MB"}) as connection,
+    ):
+        for name, paths in files.items():
+            connection.register(name, ds.dataset([str(path) for path in paths], format="parquet"))
+        yield connection

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from batch_jobs.errors import StoreError
-from batch_jobs.lifecycle.filing import file_answers
+from batch_jobs.lifecycle.filing import file_job
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import STATUS_FIELD
@@ -74,7 +74,7 @@ def write_output(run: Run, job: Job) -> None:
     changed = 0
     if job.plan is not None:
         changed = _write_file(run, job, tally)
-        file_answers(project, job, None, notify=run.notify)
+        file_job(project, job, run.notify)
     outcome = JobOutcome.CANCELLED if cancelled else outcome_of(tally)
     result = {
         "answered": tally.answered,

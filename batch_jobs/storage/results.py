@@ -48,7 +48,7 @@ class ResultStore(Protocol):
         """How many results there are."""
 
 
-def result_name(task: str, fingerprint: bytes, *, alternate: bool) -> str:
+def result_name(task: str, fingerprint: bytes, alternate: bool) -> str:
     """The name that an answer is filed under."""
     return f"{task}.{fingerprint.hex()[:8]}" if alternate else task
 
