@@ -6,10 +6,8 @@ is much of a small job and nothing of a large one. It converts texts six times f
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +53,7 @@ def digests(values: Sequence[bytes | None]) -> Any:
 
 
 class TableReader:
-    """Hands a Parquet file out in order, as many rows at a time as are asked for; holds no more than a batch of it."""
+    """Hands a Parquet file out in order, as many rows at a time as are asked for; holds no more than a row group."""
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
         """Open a file.
@@ -70,18 +68,20 @@ class TableReader:
         schema = self._file.schema_arrow
         self.rows = int(self._file.metadata.num_rows)
         self._columns = list(columns) if columns is not None else None
-        self._batches = self._file.iter_batches(FEW, columns=self._columns)
-        self._ahead = self._chosen(schema.empty_table())
+        self._groups = iter(range(self._file.num_row_groups))
+        self._empty = self._chosen(schema.empty_table())
+        self._ahead = self._empty
 
     def take(self, count: int) -> Any:
         """The next rows as a table, fewer only at the end of the file."""
         import pyarrow as pa
 
         parts = [self._ahead]
-        while sum(part.num_rows for part in parts) < count and (batch := next(self._batches, None)) is not None:
-            parts.append(self._chosen(pa.Table.from_batches([batch])))
+        while sum(part.num_rows for part in parts) < count and (group := next(self._groups, None)) is not None:
+            # threads would each keep a heap of their own: 100 MB more over a million rows
+            parts.append(self._chosen(self._file.read_row_group(group, columns=self._columns, use_threads=False)))
         whole = pa.concat_tables(parts)
-        self._ahead = whole.slice(count)
+        self._ahead = whole.slice(count) if whole.num_rows > count else self._empty  # an empty slice holds on to all
         return whole.slice(0, count).combine_chunks()
 
     def _chosen(self, table: Any) -> Any:
@@ -90,22 +90,3 @@ class TableReader:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
-
-
-@contextlib.contextmanager
-def duckdb_over(**files: Sequence[Path]) -> Iterator[Any]:
-    """A DuckDB in memory over Parquet files, handed over and not found by path; it spills beyond 200 MB.
-
-    Args:
-        files: a table's name, and the files that it is made of.
-    """
-    import duckdb
-    import pyarrow.dataset as ds
-
-    with (
-        tempfile.TemporaryDirectory() as spill,
-        duckdb.connect(config={"temp_directory": spill, "threads": 2, "memory_limit": "200MB"}) as connection,
-    ):
-        for name, paths in files.items():
-            connection.register(name, ds.dataset([str(path) for path in paths], format="parquet"))
-        yield connection

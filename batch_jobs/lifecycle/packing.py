@@ -38,7 +38,7 @@ class PackedRows:
         self._plan = TableReader(plan / "rows.parquet", ("item", "identity", "alternate", "fingerprint"))
         self._snapshot = TableReader(project.workspace.snapshot(job.task_id))
         all_differ = figures.items == figures.rows - figures.failed_rows
-        self._firsts = bytearray(b"\1") * job.rows if all_differ else firsts_of_places(plan, job.rows)
+        self._firsts = bytearray(b"\1") * job.rows if all_differ else firsts_of_places(plan, job.rows, figures.items)
 
     def results(self, count: int, answers: Answers) -> Any:
         """The next rows' results as a table: those with an answer, of equal rows the first."""

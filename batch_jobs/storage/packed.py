@@ -6,11 +6,12 @@ A projection like the folders: a segment may be deleted and rebuilt at any time.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from batch_jobs.arrow import TableReader, duckdb_over, texts
+from batch_jobs.arrow import TableReader, texts
 from batch_jobs.errors import StoreError
 from batch_jobs.storage.results import Filed
 from batch_jobs.storage.segments import GROUP_ROWS, MADE_AT, read_results
@@ -64,7 +65,7 @@ class PackedStore:
         segments = self.segments()
         if not segments:
             return 0
-        with _reading(self.processed), duckdb_over(read_segments=segments) as connection:
+        with _reading(self.processed), _duckdb(read_segments=segments) as connection:
             row = connection.execute(_COUNT).fetchone()
         return int(row[0])
 
@@ -102,7 +103,7 @@ def _not_replaced(segment: Path, later: list[Path]) -> Iterator[Filed]:
     if not later:
         yield from stream_segment(segment)
         return
-    with _reading(segment), duckdb_over(read_segment=[segment], read_later=later) as connection:
+    with _reading(segment), _duckdb(read_segment=[segment], read_later=later) as connection:
         reader = connection.sql(_NOT_REPLACED).to_arrow_reader(GROUP_ROWS)
         for batch in reader:
             yield from read_results(batch)
@@ -117,6 +118,21 @@ def _made_at(segment: Path) -> tuple[float, str]:
 
     with _reading(segment):
         return float(pq.read_metadata(segment).metadata[MADE_AT]), segment.name
+
+
+@contextlib.contextmanager
+def _duckdb(**tables: list[Path]) -> Iterator[Any]:
+    """A DuckDB over segments, in memory, which spills into the system's temp folder beyond 100 MB."""
+    import duckdb
+    import pyarrow.dataset as ds
+
+    with (
+        tempfile.TemporaryDirectory() as spill,
+        duckdb.connect(config={"temp_directory": spill, "threads": 2, "memory_limit": "100MB"}) as connection,
+    ):
+        for name, paths in tables.items():
+            connection.register(name, ds.dataset([str(path) for path in paths], format="parquet"))
+        yield connection
 
 
 @contextlib.contextmanager
