@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 2**31 - 1
@@ -64,3 +65,43 @@ def _bits(values: Sequence[object]) -> bytes:
         if value is not None:
             bits[position >> 3] |= 1 << (position & 7)
     return bytes(bits)
+
+
+class TableReader:
+    """Hands a Parquet file out in order, as many rows at a time as are asked for; holds no more than a row group."""
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        """Open a file.
+
+        Args:
+            path: the file.
+            columns: in the order that they are handed out; None for all.
+        """
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path)
+        schema = self._file.schema_arrow
+        self.rows = int(self._file.metadata.num_rows)
+        self._columns = list(columns) if columns is not None else None
+        self._groups = iter(range(self._file.num_row_groups))
+        self._empty = self._chosen(schema.empty_table())
+        self._ahead = self._empty
+
+    def take(self, count: int) -> Any:
+        """The next rows as a table, fewer only at the end of the file."""
+        import pyarrow as pa
+
+        parts = [self._ahead]
+        while sum(part.num_rows for part in parts) < count and (group := next(self._groups, None)) is not None:
+            # threads would each keep a heap of their own: 100 MB more over a million rows
+            parts.append(self._chosen(self._file.read_row_group(group, columns=self._columns, use_threads=False)))
+        whole = pa.concat_tables(parts)
+        self._ahead = whole.slice(count) if whole.num_rows > count else self._empty  # an empty slice holds on to all
+        return whole.slice(0, count).combine_chunks()
+
+    def _chosen(self, table: Any) -> Any:
+        return table if self._columns is None else table.select(self._columns)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()

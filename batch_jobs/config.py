@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from batch_jobs.errors import ConfigError, UnknownName
-from batch_jobs.models import Dialect, Mode, Price
+from batch_jobs.models import Dialect, Layout, Mode, Price
 
 ENV_PREFIX = "BATCH_JOBS__"
 BASE_URL_VARIABLES = {
@@ -178,6 +178,13 @@ class Intake(_Strict):
     max_cell_chars: int = Field(default=200_000, gt=0)
 
 
+class Store(_Strict):
+    """How results are kept for people to browse or to query; a job keeps the layout that it was planned with."""
+
+    layout: Layout = Layout.AUTO
+    packed_above_rows: int = Field(default=50_000, ge=0)
+
+
 class Paths(_Strict):
     """Folders below the root."""
 
@@ -212,6 +219,7 @@ class Settings(BaseSettings):
     rounds: Rounds = Rounds()
     concurrent: Concurrent = Concurrent()
     intake: Intake = Intake()
+    store: Store = Store()
     paths: Paths = Paths()
 
     @classmethod

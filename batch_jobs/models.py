@@ -22,6 +22,14 @@ class Mode(StrEnum):
     AUTO = "auto"  # picked by item count; the plan says which and why
 
 
+class Layout(StrEnum):
+    """How the results of a job lie in the store."""
+
+    FOLDERS = "folders"  # a folder a record, to browse
+    PACKED = "packed"  # one Parquet file a job, to query; folders on request
+    AUTO = "auto"  # picked by the number of rows
+
+
 class Dialect(StrEnum):
     """The wire protocol a provider speaks."""
 

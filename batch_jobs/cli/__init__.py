@@ -23,6 +23,7 @@ COMMANDS = {
     "init": "batch_jobs.cli.starter:init",
     "serve": "batch_jobs.cli.servers:serve",
     "sandbox": "batch_jobs.cli.servers:sandbox",
+    "unpack": "batch_jobs.cli.unpack:unpack_command",
     "rebuild-store": "batch_jobs.cli.control:rebuild_store",
     "check-store": "batch_jobs.cli.check:check_store",
 }
@@ -35,6 +36,7 @@ HELP = {
     "init": "Make a new project folder: config, prompts, an example.",
     "serve": "Start the HTTP API.",
     "sandbox": "Start the local rehearsal server.",
+    "unpack": "Write folders for packed results of a large job.",
     "rebuild-store": "Make the folders and manifests anew from the ledger.",
     "check-store": "Say whether all that the store holds agrees.",
 }

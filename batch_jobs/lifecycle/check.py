@@ -17,6 +17,7 @@ from batch_jobs.config import load_settings
 from batch_jobs.lifecycle import check_batches, check_plan, check_results
 from batch_jobs.lifecycle.check_databases import cache_is_whole, ledger_is_whole, read_only_project
 from batch_jobs.lifecycle.check_folders import check_folders
+from batch_jobs.lifecycle.check_packed import check_packed
 from batch_jobs.lifecycle.check_report import RESTORE_LEDGER, Finding, Findings, Kind, Look, Report, reason_of
 from batch_jobs.lifecycle.project import Project, workspace_of
 from batch_jobs.storage import jobs, leases, schema
@@ -40,6 +41,7 @@ STEPS: tuple[tuple[Kind, Callable[[Look], None]], ...] = (
     (Kind.OUTPUT, check_results.check_output),
     (Kind.MANIFEST, check_results.check_manifest),
     (Kind.FOLDER, check_folders),
+    (Kind.SEGMENT, check_packed),
 )
 
 

@@ -14,11 +14,12 @@ from sqlalchemy import select
 
 from batch_jobs.lifecycle.check_plan import query_parquet
 from batch_jobs.lifecycle.check_report import REBUILD, Kind, Look
-from batch_jobs.lifecycle.filing import result_document
-from batch_jobs.models import Outcome
+from batch_jobs.lifecycle.plan import layout_of
+from batch_jobs.models import Layout, Outcome
 from batch_jobs.storage import items, schema
 from batch_jobs.storage.call_cache import Answer
 from batch_jobs.storage.folders import FolderStore
+from batch_jobs.storage.results import result_document, result_name
 
 CHUNK = 1_000
 _PLACES = """
@@ -44,6 +45,8 @@ class _Place:
 def check_folders(look: Look) -> None:
     """Every answered identity has its file; one that a later job with other answers has replaced is right too."""
     plan = look.project.workspace.plan(look.job.task_id)
+    if layout_of(look.job) is Layout.PACKED:
+        return
     if not (look.done and look.planned and look.answers_there and (plan / "rows.parquet").exists()):
         return
     with look.reading(Kind.PLAN, plan / "rows.parquet"), tempfile.TemporaryDirectory() as spill:
@@ -60,7 +63,7 @@ def _places(look: Look, plan: Path, spill: Path) -> Iterator[_Place]:
         records = items.some(look.connection, job.task_id, sorted({row[0] for row in chunk}))
         for item, identity, alternate, call in chunk:
             if item in records and records[item].outcome is Outcome.SUCCEEDED:
-                name = f"{job.task}.{call.hex()[:8]}" if alternate else job.task
+                name = result_name(job.task, call, alternate)
                 yield _Place(item, identity, call, processed / identity / "ai_results" / f"{name}.json")
 
 

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     OUTPUT = "output"
     MANIFEST = "manifest"
     FOLDER = "folder"  # a file of the folder store
+    SEGMENT = "segment"  # the packed results of a job
     LEFTOVER = "leftover"  # harmless: belongs to no job
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from batch_jobs.errors import WrongMoment
 from batch_jobs.lifecycle.filing import expect_folders, file_answers
 from batch_jobs.lifecycle.manifest import write_manifest
+from batch_jobs.lifecycle.packing import forget_waiting
 from batch_jobs.lifecycle.plan import plan_of
 from batch_jobs.lifecycle.policy import mass_error, mass_rule
 from batch_jobs.lifecycle.project import Project
@@ -130,5 +131,6 @@ def discard(project: Project, task_id: str) -> None:
             if job.phase not in {Phase.RECEIVED, Phase.PLANNED}:
                 raise WrongMoment(f"job {task_id} has begun; stop it with: batch-jobs cancel {task_id}")
             jobs.remove(connection, task_id)
+        forget_waiting(project, job)
         remove_tree(project.workspace.input(task_id))
         remove_tree(project.workspace.output(task_id))

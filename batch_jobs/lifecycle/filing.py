@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import islice, takewhile
-from typing import Any
 
-import orjson
-
+from batch_jobs.lifecycle.packing import pack_job, pack_waiting
+from batch_jobs.lifecycle.plan import layout_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Notify, Progress, nobody
+from batch_jobs.models import Layout, Phase
 from batch_jobs.render.items import Place, read_places
 from batch_jobs.storage import items
 from batch_jobs.storage.call_cache import Answer
-from batch_jobs.storage.folders import Filed, FolderStore
+from batch_jobs.storage.folders import FolderStore
 from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.results import Filed, result_document, result_name
 
 CHUNK = 1_000
 
@@ -24,7 +24,7 @@ CHUNK = 1_000
 def file_answers(
     project: Project, job: Job, chosen: list[int] | None, *, known_only: bool = False, notify: Notify = nobody
 ) -> int:
-    """File the answers of succeeded items under every identity they serve.
+    """File the answers of succeeded items into folders, under every identity they serve; a packed job has none.
 
     Args:
         project: the project.
@@ -36,9 +36,22 @@ def file_answers(
     Returns:
         Results filed.
     """
+    if layout_of(job) is Layout.PACKED:
+        return 0
     places = read_places(project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id), chosen)
     shown = _shown(places, "filing", job, len(chosen) if chosen is not None else job.rows, notify)
     return FolderStore(project.workspace.store, job.data_case).file(_filed(project, job, shown, known_only))
+
+
+def file_job(project: Project, job: Job, notify: Notify = nobody) -> int:
+    """File all answers of a job, in its layout: folders whenever it is called, a segment once every item has ended.
+
+    Returns:
+        Results filed.
+    """
+    if layout_of(job) is Layout.FOLDERS:
+        return file_answers(project, job, None, notify=notify)
+    return pack_job(project, job, notify) if job.phase in {Phase.WRITING, Phase.DONE} else 0
 
 
 def _shown(places: Iterable[Place], step: str, job: Job, total: int, notify: Notify) -> Iterator[Place]:
@@ -61,31 +74,14 @@ def _filed(project: Project, job: Job, places: Iterable[Place], known_only: bool
 
 
 def _result(job: Job, place: Place, answer: Answer) -> Filed:
-    name = f"{job.task}.{place.fingerprint.hex()[:8]}" if place.alternate else job.task
+    name = result_name(job.task, place.fingerprint, place.alternate)
     return Filed(place.identity, name, result_document(answer), place.details)
 
 
-def result_document(answer: Answer) -> dict[str, Any]:
-    """What stands in `ai_results/<task>.json`."""
-    return {
-        "answer": orjson.loads(answer.answer),
-        "provider": answer.provider,
-        "model": answer.model,
-        "simulated": answer.simulated,
-        "tokens": {
-            "input": answer.input_tokens,
-            "cached": answer.cached_tokens,
-            "output": answer.output_tokens,
-        },
-        "cost_usd": answer.cost_usd,
-        "answered_at": datetime.fromtimestamp(answer.at, UTC).isoformat(timespec="seconds"),
-        "fingerprint": answer.fingerprint.hex(),
-        "task_id": answer.task_id,
-    }
-
-
 def expect_folders(project: Project, job: Job, notify: Notify = nobody, stop: threading.Event | None = None) -> int:
-    """Make `to_process/<identity>` for every identity that waits for an answer; a stop ends it early."""
+    """Make `to_process/<identity>`, or one segment there, for what waits for an answer; a stop ends it early."""
+    if layout_of(job) is Layout.PACKED:
+        return pack_waiting(project, job, notify, stop)
     with project.ledger.read() as connection:
         waiting = items.open_items(connection, job.task_id)
     if not waiting:

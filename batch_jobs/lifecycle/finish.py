@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from batch_jobs.lifecycle.cells import RowTally, all_cells, answer_fields, answers_to, reason_of, row_cells
-from batch_jobs.lifecycle.filing import file_answers
+from batch_jobs.lifecycle.filing import file_job
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Progress, Run
@@ -29,7 +29,7 @@ def write_output(run: Run, job: Job) -> None:
     changed = 0
     if job.plan is not None:
         changed = _write_file(run, job, tally)
-        file_answers(project, job, None, notify=run.notify)
+        file_job(project, job, run.notify)
     outcome = JobOutcome.CANCELLED if cancelled else outcome_of(tally)
     result = {
         "answered": tally.answered,

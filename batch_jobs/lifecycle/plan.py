@@ -12,10 +12,10 @@ from itertools import count as count_from
 from operator import not_
 from typing import Any
 
-from batch_jobs.config import pick
+from batch_jobs.config import Store, pick
 from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.run import Progress, Run
-from batch_jobs.models import Dialect, EventName, Mode, Phase
+from batch_jobs.models import Dialect, EventName, Layout, Mode, Phase
 from batch_jobs.render.bodies import cut
 from batch_jobs.render.items import figures, first_errors, read_fingerprints, read_lengths
 from batch_jobs.render.join import join_items
@@ -98,7 +98,7 @@ def plan_job(run: Run, job: Job) -> None:
             connection,
             job,
             Phase.PLANNED,
-            plan=asdict(chosen),
+            plan={**asdict(chosen), "layout": choose_layout(project.settings.store, job.rows)},
             mode=chosen.mode,
             prompt_sha256=prompt.sha256,
             schema_sha256=schema_sha256(schema_of(prompt.output_model)),
@@ -182,3 +182,15 @@ def choose_mode(asked: Mode, to_send: int, concurrent_below_items: int) -> tuple
     if to_send < concurrent_below_items:
         return Mode.CONCURRENT, f"fewer than {concurrent_below_items:,} items to send: answered at once"
     return Mode.BATCH, f"{concurrent_below_items:,} items or more to send: half the price by batch"
+
+
+def choose_layout(store: Store, rows: int) -> Layout:
+    """Pick the layout of a job's results; it is kept with the plan, so that a changed config never splits a job."""
+    if store.layout is not Layout.AUTO:
+        return store.layout
+    return Layout.PACKED if rows > store.packed_above_rows else Layout.FOLDERS
+
+
+def layout_of(job: Job) -> Layout:
+    """The layout that a planned job's results have."""
+    return Layout((job.plan or {}).get("layout", Layout.FOLDERS))

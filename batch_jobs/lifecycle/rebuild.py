@@ -1,8 +1,8 @@
-"""Rebuild what is a projection: the folders of the store and the manifests, from ledger, cache and snapshots."""
+"""Rebuild what is a projection: folders and segments of the store, and manifests, from ledger, cache and snapshots."""
 
 from __future__ import annotations
 
-from batch_jobs.lifecycle.filing import expect_folders, file_answers
+from batch_jobs.lifecycle.filing import expect_folders, file_job
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Phase
@@ -13,10 +13,10 @@ ALL_JOBS = 1_000_000
 
 
 def rebuild(project: Project) -> tuple[int, int]:
-    """Remove every data case's folders, file all jobs again, oldest first, and write their manifests anew.
+    """Remove every data case's folders and segments, file all jobs again, oldest first, and write their manifests anew.
 
     Returns:
-        Results filed, and folders that wait in `to_process`.
+        Results filed, and records that wait in `to_process`.
     """
     with project.ledger.read() as connection:
         found = [job for job in reversed(jobs.newest(connection, ALL_JOBS)) if "items" in (job.plan or {})]
@@ -25,7 +25,7 @@ def rebuild(project: Project) -> tuple[int, int]:
             remove_tree(project.workspace.store / data_case / kind)
     filed = waiting = 0
     for job in found:
-        filed += file_answers(project, job, None)
+        filed += file_job(project, job)
         write_manifest(project, job.task_id)
         if job.phase in {Phase.RUNNING, Phase.PAUSED}:
             waiting += expect_folders(project, job)

@@ -133,6 +133,14 @@ def remove_files(folder: Path, pattern: str) -> None:
             path.unlink()
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file so that it does not come back after a crash; one that is gone already is fine."""
+    with store_errors(path):
+        if path.exists():
+            path.unlink(missing_ok=True)
+            system.sync_folder(path.parent)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder of ours with all it holds; one that is gone already is fine."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,53 +1,44 @@
 """The folder store: one folder an identity, for people and other programs to browse.
 
-A projection of the ledger, the cache and the snapshots: it may be deleted and rebuilt at any time. Files appear
-whole (temp and rename); many are made durable together, by one file system sync per thousand.
+A projection of the ledger, the cache and the snapshots: it may be deleted and rebuilt at any time. Files and folders
+appear whole (temp and rename); many are made durable together, by one file system sync per thousand.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batch_jobs import system
+from batch_jobs.errors import StoreError
 from batch_jobs.storage.files import remove_tree, store_errors
+from batch_jobs.storage.results import Filed
 
 SYNC_EVERY = 1_000
 RACES = 20
 PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-
-
-@dataclass(frozen=True, slots=True)
-class Filed:
-    """One answer to be filed under an identity.
-
-    Attributes:
-        identity: hex sha256, the folder's name.
-        name: file name below ai_results, without suffix.
-        result: what goes into the file.
-        details: the row's input columns, for a folder that has none yet.
-    """
-
-    identity: str
-    name: str
-    result: dict[str, Any]
-    details: dict[str, str]
+DETAILS = "meta_data/details.json"
 
 
 class FolderStore:
-    """The folders of one data case: `to_process/<identity>` and `processed/<identity>`."""
+    """The folders of one data case: `to_process/<identity>` and `processed/<identity>`.
+
+    Paths are plain strings within: a folder takes seven calls of the system, and pathlib would double their time.
+    """
 
     def __init__(self, store: Path, data_case: str) -> None:
         self.root = store / data_case
         self.to_process = self.root / "to_process"
         self.processed = self.root / "processed"
+        self._waiting, self._done = str(self.to_process), str(self.processed)
+        self._temp_names = (f"{self.root}/.{uuid.uuid4().hex[:16]}-{number}.tmp" for number in itertools.count())
 
     def expect(self, rows: Iterable[tuple[str, dict[str, str]]], name: str) -> int:
         """Make `to_process/<identity>` with its details for every identity that has no result `name` yet."""
@@ -55,9 +46,11 @@ class FolderStore:
         with store_errors(self.root):
             self.to_process.mkdir(parents=True, exist_ok=True)
             for identity, details in rows:
-                if self._result(self.processed, identity, name).exists():
+                if os.path.exists(_result(f"{self._done}/{identity}", name)):
                     continue
-                _write(self.root, self.to_process / identity / "meta_data" / "details.json", details)
+                folder = f"{self._waiting}/{identity}"
+                if not self._appear(folder, details):
+                    self._write(f"{folder}/{DETAILS}", details)
                 made += 1
                 self._sync_now_and_then(made)
             self._sync()
@@ -75,34 +68,97 @@ class FolderStore:
             self._sync()
         return filed
 
+    def results_of(self, identity: str) -> dict[str, dict[str, Any]]:
+        """The results of an identity by name; empty where it has none."""
+        found = sorted((self.processed / identity / "ai_results").glob("*.json"))
+        return {path.name.removesuffix(".json"): _read(path) for path in found}
+
+    def stream(self) -> Iterator[Filed]:
+        """Every result, once, as the file system lists the folders."""
+        for folder in self._folders():
+            details = _read(folder / DETAILS)
+            for name, result in self.results_of(folder.name).items():
+                yield Filed(folder.name, name, result, details)
+
+    def count(self) -> int:
+        """How many results there are."""
+        return sum(len(list((folder / "ai_results").glob("*.json"))) for folder in self._folders())
+
+    def _folders(self) -> Iterator[Path]:
+        if self.processed.is_dir():
+            with os.scandir(self.processed) as entries:
+                yield from (Path(entry.path) for entry in entries if entry.is_dir())
+
     def _file_one(self, answer: Filed) -> None:
-        done, waiting = self.processed / answer.identity, self.to_process / answer.identity
-        if not done.exists():
-            self._complete(waiting, answer)
-            try:
-                os.rename(waiting, done)
-            except OSError:
-                if not done.exists():  # else another job has just filed this identity
-                    raise
-        if waiting.exists():
-            remove_tree(waiting)
+        done, waiting = f"{self._done}/{answer.identity}", f"{self._waiting}/{answer.identity}"
+        if not os.path.exists(done):
+            self._move_or_make(waiting, done, answer)
+        elif self._lacks(done, answer):
             self._complete(done, answer)
-        elif not self._result(self.processed, answer.identity, answer.name).exists() or self._differs(answer):
+        if os.path.exists(waiting):
+            remove_tree(Path(waiting))
             self._complete(done, answer)
 
-    def _complete(self, folder: Path, answer: Filed) -> None:
-        details = folder / "meta_data" / "details.json"
-        if not details.exists():
-            _write(self.root, details, answer.details)
-        _write(self.root, self._result(folder.parent, answer.identity, answer.name), answer.result)
+    def _move_or_make(self, waiting: str, done: str, answer: Filed) -> None:
+        """Bring about a folder that is not there yet; that another job makes the same one meanwhile is fine."""
+        if not os.path.exists(waiting):
+            if not self._appear(done, answer.details, answer):
+                self._complete(done, answer)
+            return
+        self._complete(waiting, answer)
+        try:
+            os.rename(waiting, done)
+        except OSError:
+            if not os.path.exists(done):
+                raise
+            self._complete(done, answer)
 
-    def _differs(self, answer: Filed) -> bool:
-        stored = self._result(self.processed, answer.identity, answer.name).read_bytes()
-        return stored != orjson.dumps(answer.result, option=PRETTY)
+    def _appear(self, folder: str, details: dict[str, str], answer: Filed | None = None) -> bool:
+        """Make a whole folder aside and rename it into its place: half a folder is never seen.
+
+        Returns:
+            False when there is one already.
+        """
+        aside = next(self._temp_names)
+        try:
+            os.mkdir(aside)
+            os.mkdir(f"{aside}/meta_data")
+            _dump(f"{aside}/{DETAILS}", details)
+            if answer is not None:
+                os.mkdir(f"{aside}/ai_results")
+                _dump(_result(aside, answer.name), answer.result)
+            os.rename(aside, folder)
+        except OSError:
+            remove_tree(Path(aside))
+            if not os.path.isdir(folder):
+                raise
+            return False
+        return True
+
+    def _complete(self, folder: str, answer: Filed) -> None:
+        """Write what a folder lacks: details that are whole, and the result."""
+        if not _is_whole(f"{folder}/{DETAILS}"):
+            self._write(f"{folder}/{DETAILS}", answer.details)
+        self._write(_result(folder, answer.name), answer.result)
 
     @staticmethod
-    def _result(root: Path, identity: str, name: str) -> Path:
-        return root / identity / "ai_results" / f"{name}.json"
+    def _lacks(folder: str, answer: Filed) -> bool:
+        """Whether a folder holds not this very result, or no details that are whole (a crash may cut files short)."""
+        try:
+            with open(_result(folder, answer.name), "rb") as file:
+                same = file.read() == orjson.dumps(answer.result, option=PRETTY)
+        except FileNotFoundError:
+            return True
+        return not same or not _is_whole(f"{folder}/{DETAILS}")
+
+    def _write(self, path: str, values: dict[str, Any]) -> None:
+        """Write one file; the temp lies outside the identity's folder, which another job may move meanwhile."""
+        temp = next(self._temp_names)
+        _dump(temp, values)
+        for _ in range(RACES):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):  # another job moved or removed the folder
+                return _put(temp, path)
+        return _put(temp, path)
 
     def _sync_now_and_then(self, count: int) -> None:
         if count % SYNC_EVERY == 0:
@@ -113,16 +169,43 @@ class FolderStore:
             system.sync_filesystem(self.root)
 
 
-def _write(root: Path, path: Path, values: dict[str, Any]) -> None:
-    """Write below `root`; the temp file lies outside the identity's folder, which another job may move meanwhile."""
-    temp = root / f".{uuid.uuid4().hex[:16]}.tmp"
-    temp.write_bytes(orjson.dumps(values, option=PRETTY))
-    for _ in range(RACES):
-        with contextlib.suppress(FileNotFoundError, FileExistsError):  # another job moved or removed the folder
-            return _put(temp, path)
-    return _put(temp, path)
+def _result(folder: str, name: str) -> str:
+    return f"{folder}/ai_results/{name}.json"
 
 
-def _put(temp: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temp, path)
+def _dump(path: str, values: dict[str, Any]) -> None:
+    with open(path, "xb") as file:
+        file.write(orjson.dumps(values, option=PRETTY))
+
+
+def _put(temp: str, path: str) -> None:
+    """Rename, making the folder where it is not there; whoever it is that removes it meanwhile, the caller tries on."""
+    try:
+        os.replace(temp, path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.replace(temp, path)
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return isinstance(orjson.loads(file.read()), dict)
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """One of the store's JSON documents.
+
+    Raises:
+        StoreError: it is not there, or not one.
+    """
+    try:
+        document = orjson.loads(path.read_bytes())
+        if isinstance(document, dict):
+            return document
+        reason = "it holds no JSON object"
+    except (OSError, orjson.JSONDecodeError) as error:
+        reason = str(error)
+    raise StoreError(f"{path}: can't be read ({reason}). Make the folders anew: batch-jobs rebuild-store")

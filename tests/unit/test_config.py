@@ -13,7 +13,7 @@ import pytest
 
 from batch_jobs.config import ENV_PREFIX, Settings, load_settings, nearest, pick
 from batch_jobs.errors import ConfigError, UnknownName
-from batch_jobs.models import Dialect, Mode
+from batch_jobs.models import Dialect, Layout, Mode
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config.json"
 FIXED_KEYS: dict[str, tuple[Any, str, Any]] = {
@@ -34,6 +34,8 @@ FIXED_KEYS: dict[str, tuple[Any, str, Any]] = {
     "concurrent.max_seconds": (900, "60", 60),
     "intake.max_bytes": (2_000_000_000, "99", 99),
     "intake.max_rows": (1_000_000, "98", 98),
+    "store.layout": (Layout.AUTO, "packed", Layout.PACKED),
+    "store.packed_above_rows": (50_000, "0", 0),
     "providers.openai.base_url": (None, "http://localhost:1/v1", "http://localhost:1/v1"),
     "providers.openai.api_key_env": ("OPENAI_API_KEY", "OTHER_KEY", "OTHER_KEY"),
     "providers.openai.model": ("gpt-6-luna", "gpt-6-sol", "gpt-6-sol"),

@@ -30,6 +30,7 @@ NAMED = {
     "batch_jobs/output/xlsx.py:_write_sheet": ADOPTED,
     "batch_jobs/render/join.py:_write": ADOPTED,
     "batch_jobs/render/worker.py:_write_segment": ADOPTED,
+    "batch_jobs/storage/segments.py:new_segment": ADOPTED,
     "batch_jobs/render/worker.py:remove_bodies": "what only served to make the shards, once the job is done",
     "providers/_transport.py:save": "raw results: temp file, sync, rename, sync of the folder",
 }

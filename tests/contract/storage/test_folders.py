@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from batch_jobs.errors import StoreError
-from batch_jobs.storage.folders import Filed, FolderStore
+from batch_jobs.storage.folders import FolderStore
+from batch_jobs.storage.results import Filed
 
 A, B = "a" * 64, "b" * 64
 DETAILS = {"what": "事故", "../x": "=1+1"}
