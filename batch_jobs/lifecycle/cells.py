@@ -1,6 +1,7 @@
-"""Our cells: what each row of the output file says, made by ranges of rows, in processes where there are many.
+"""What each row comes to: our cells of the output file, and its line in a packed segment.
 
-A range reads the plan's rows, what the ledger says of the items that failed, and the answers from the call cache.
+Made by ranges of rows, in processes where there are many. A range reads the plan's rows, what the ledger says of the
+items that failed, and the answers from the call cache.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import starmap
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from batch_jobs.errors import StoreError
+from batch_jobs.lifecycle.packing import PLAN_COLUMNS, firsts_of, results_table
+from batch_jobs.lifecycle.plan import layout_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import STATUS_FIELD
-from batch_jobs.models import Outcome
+from batch_jobs.models import Layout, Outcome
 from batch_jobs.output.neutral import neutralise
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
 from batch_jobs.render.prompts import cell_text
@@ -42,6 +45,7 @@ DETAIL_CHARS = 160
 SHOWN_FAILURES = 5
 Failures = Mapping[int, tuple[Outcome, str, str]]
 """Items without an answer: how they ended, the code, the provider's words."""
+Answers = Mapping[bytes, dict[str, Any]]
 
 
 @dataclass
@@ -79,29 +83,51 @@ class RowTally:
 
 
 @dataclass(frozen=True, slots=True)
-class CellsOf:
-    """What the cells of a job's rows are made from; travels to other processes.
+class Source:
+    """What the rows of a job are made from; travels to other processes.
 
     Attributes:
         fields: of the answer, that become columns.
         failures: whether any item failed.
     """
 
-    task_id: str
+    job: Job
     plan: Path
+    snapshot: Path
     ledger: Path
     cache: Path
     fields: tuple[str, ...]
     failures: bool
 
 
-def cells_of(project: Project, job: Job) -> CellsOf:
-    """The source of a job's cells."""
+class Made(NamedTuple):
+    """What a range of rows came to.
+
+    Attributes:
+        cells: ours, of each row.
+        tally: how they came out.
+        packed: their lines in a packed segment, a table; None where the job is not packed.
+    """
+
+    cells: list[list[str]]
+    tally: RowTally
+    packed: Any
+
+
+def source_of(project: Project, job: Job) -> Source:
+    """Where a job's rows come from."""
     with project.ledger.read() as connection:
         failures = items.any_failed(connection, job.task_id)
     workspace = project.workspace
-    plan = workspace.plan(job.task_id)
-    return CellsOf(job.task_id, plan, workspace.ledger, workspace.call_cache, answer_fields(job), failures)
+    return Source(
+        job=job,
+        plan=workspace.plan(job.task_id),
+        snapshot=workspace.snapshot(job.task_id),
+        ledger=workspace.ledger,
+        cache=workspace.call_cache,
+        fields=answer_fields(job),
+        failures=failures,
+    )
 
 
 def answer_fields(job: Job) -> tuple[str, ...]:
@@ -109,24 +135,31 @@ def answer_fields(job: Job) -> tuple[str, ...]:
     return tuple(field for field in job.output_columns if field != STATUS_FIELD)
 
 
-def all_cells(project: Project, job: Job, tally: RowTally) -> Iterator[list[list[str]]]:
-    """Yield our cells of every row, in file order and in ranges; `tally` counts along."""
-    source = cells_of(project, job)
-    ranges = row_ranges(source.plan)
-    tasks = ((source, number) for number in range(ranges))
-    made = project.workers.run(make_cells, tasks) if ranges > 1 else starmap(_cells_here(project), tasks)
-    for cells, counted in made:
-        tally.add(counted)
-        yield cells
+def all_rows(project: Project, job: Job) -> Iterator[Made]:
+    """Make every row of a job, in file order and in ranges."""
+    source = source_of(project, job)
+    sizes = row_ranges(source.plan)
+    firsts = firsts_of(project, job) if layout_of(job) is Layout.PACKED else None
+    starts = accumulate(sizes, initial=0)
+    tasks = (
+        (source, number, None if firsts is None else bytes(firsts[start : start + size]))
+        for number, (start, size) in enumerate(zip(starts, sizes, strict=False))
+    )
+    if len(sizes) > 1:
+        yield from project.workers.run(make_range, tasks)
+    else:
+        yield from (_made(*task, project.ledger, project.cache) for task in tasks)
 
 
-def make_cells(source: CellsOf, number: int) -> tuple[list[list[str]], RowTally]:
-    """Make the cells of one range of rows, in a process of its own."""
-    return _made(source, number, *_opened(source.ledger, source.cache))
+def make_range(source: Source, number: int, firsts: bytes | None) -> Made:
+    """Make one range of rows, in a process of its own.
 
-
-def _cells_here(project: Project) -> Any:
-    return lambda source, number: _made(source, number, project.ledger, project.cache)
+    Args:
+        source: where they come from.
+        number: of the range.
+        firsts: a byte a row, 1 where it stands for its item and identity; None where the job is not packed.
+    """
+    return _made(source, number, firsts, *_opened(source.ledger, source.cache))
 
 
 @lru_cache(maxsize=4)
@@ -134,25 +167,40 @@ def _opened(ledger: Path, cache: Path) -> tuple[Ledger, CallCache]:
     return Ledger(open_sqlite(ledger)), CallCache(open_sqlite(cache))
 
 
-def _made(source: CellsOf, number: int, ledger: Ledger, cache: CallCache) -> tuple[list[list[str]], RowTally]:
+def _made(source: Source, number: int, firsts: bytes | None, ledger: Ledger, cache: CallCache) -> Made:
     rows, tally = list(read_rows(source.plan, number)), RowTally()
     failures: Failures = {}
     if source.failures:
         chosen = sorted({row.item for row in rows if row.item is not None})
         with ledger.read() as connection:
-            failures = items.failures(connection, source.task_id, chosen)
-    answers = answers_to(cache, source.cache, rows, failures)
+            failures = items.failures(connection, source.job.task_id, chosen)
+    wanted = _wanted(rows, failures)
+    packed = None
+    if firsts is None:
+        texts = cache.texts(wanted)
+    else:
+        answers = cache.get(wanted)
+        texts = {call: answer.answer for call, answer in answers.items()}
+        packed = results_table(source.job, *_tables(source, number), firsts, answers)
+    read = _read(texts, wanted, source.cache)
     cells = []
     for row in rows:
         reason = reason_of(row, failures)
         tally.count(row.number, reason)
-        cells.append(row_cells(row, reason, answers, source.fields))
-    return cells, tally
+        cells.append(row_cells(row, reason, read, source.fields))
+    return Made(cells, tally, packed)
 
 
-def row_cells(
-    row: PlannedRow, reason: str | None, answers: Mapping[bytes, dict[str, Any]], fields: Sequence[str]
-) -> list[str]:
+def _tables(source: Source, number: int) -> tuple[Any, Any]:
+    """A range's lines of the plan, and its input columns: both files have the same ranges."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source.plan / "rows.parquet") as plan, pq.ParquetFile(source.snapshot) as snapshot:
+        lines = plan.read_row_group(number, columns=list(PLAN_COLUMNS)).select(list(PLAN_COLUMNS))
+        return lines, snapshot.read_row_group(number).remove_column(0)
+
+
+def row_cells(row: PlannedRow, reason: str | None, answers: Answers, fields: Sequence[str]) -> list[str]:
     """Our cells of one row: its answer, or blanks and the reason."""
     if reason is not None:
         return [*("" for _ in fields), neutralise(f"failed: {reason}")]
@@ -161,22 +209,27 @@ def row_cells(
     return [*(neutralise(cell_text(answer.get(name))) for name in fields), OK]
 
 
-def answers_to(
-    cache: CallCache, path: Path, rows: Iterable[PlannedRow], failures: Failures
-) -> dict[bytes, dict[str, Any]]:
+def answers_to(cache: CallCache, path: Path, rows: Iterable[PlannedRow], failures: Failures) -> Answers:
     """The answers to some rows, by fingerprint.
 
     Raises:
         StoreError: the cache has lost one.
     """
-    wanted = {row.fingerprint for row in rows if row.fingerprint is not None and row.item not in failures}
-    found = cache.texts(list(wanted))
-    if len(found) < len(wanted):
+    wanted = _wanted(rows, failures)
+    return _read(cache.texts(wanted), wanted, path)
+
+
+def _wanted(rows: Iterable[PlannedRow], failures: Failures) -> list[bytes]:
+    return list({row.fingerprint for row in rows if row.fingerprint is not None and row.item not in failures})
+
+
+def _read(texts: Mapping[bytes, str], wanted: Sequence[bytes], path: Path) -> Answers:
+    if len(texts) < len(wanted):
         raise StoreError(
-            f"{path}: {len(wanted) - len(found)} answers that were paid for are not in the call cache any more. "
+            f"{path}: {len(wanted) - len(texts)} answers that were paid for are not in the call cache any more. "
             "Put the file back from your backup, then run the same command again"
         )
-    return {fingerprint: orjson.loads(text) for fingerprint, text in found.items()}
+    return {fingerprint: orjson.loads(text) for fingerprint, text in texts.items()}
 
 
 def reason_of(row: PlannedRow, failures: Failures) -> str | None:

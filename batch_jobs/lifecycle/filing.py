@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice, takewhile
 
-from batch_jobs.lifecycle.packing import pack_job, pack_waiting
+from batch_jobs.lifecycle.packing import pack_job, pack_waiting, packing
 from batch_jobs.lifecycle.plan import layout_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Notify, Progress, nobody
@@ -17,6 +18,7 @@ from batch_jobs.storage.call_cache import Answer
 from batch_jobs.storage.folders import FolderStore
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.results import Filed, result_document, result_name
+from batch_jobs.storage.segments import SegmentWriter
 
 CHUNK = 1_000
 
@@ -52,6 +54,16 @@ def file_job(project: Project, job: Job, notify: Notify = nobody) -> int:
     if layout_of(job) is Layout.FOLDERS:
         return file_answers(project, job, None, notify=notify)
     return pack_job(project, job, notify) if job.phase in {Phase.WRITING, Phase.DONE} else 0
+
+
+@contextlib.contextmanager
+def pack(project: Project, job: Job) -> Iterator[SegmentWriter | None]:
+    """What takes the job's segment from whoever passes over its rows; None where it is filed in folders."""
+    if layout_of(job) is Layout.FOLDERS:
+        yield None
+        return
+    with packing(project, job) as segment:
+        yield segment
 
 
 def _shown(places: Iterable[Place], step: str, job: Job, total: int, notify: Notify) -> Iterator[Place]:

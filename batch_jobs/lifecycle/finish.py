@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from batch_jobs.lifecycle.cells import RowTally, all_cells, answer_fields, answers_to, reason_of, row_cells
-from batch_jobs.lifecycle.filing import file_job
+from batch_jobs.lifecycle.cells import RowTally, all_rows, answer_fields, answers_to, reason_of, row_cells
+from batch_jobs.lifecycle.filing import file_answers, pack
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Progress, Run
@@ -18,6 +18,7 @@ from batch_jobs.render.worker import remove_bodies
 from batch_jobs.storage import events, items, jobs
 from batch_jobs.storage.files import adopt, remove_files
 from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.segments import SegmentWriter
 
 CHUNK = 5_000
 
@@ -28,8 +29,9 @@ def write_output(run: Run, job: Job) -> None:
     cancelled = job.outcome is JobOutcome.CANCELLED
     changed = 0
     if job.plan is not None:
-        changed = _write_file(run, job, tally)
-        file_job(project, job, run.notify)
+        with pack(project, job) as segment:
+            changed = _write_file(run, job, tally, segment)
+        file_answers(project, job, None, notify=run.notify)
     outcome = JobOutcome.CANCELLED if cancelled else outcome_of(tally)
     result = {
         "answered": tally.answered,
@@ -55,13 +57,13 @@ def outcome_of(tally: RowTally) -> JobOutcome:
     return JobOutcome.PARTIAL if tally.answered else JobOutcome.FAILED
 
 
-def _write_file(run: Run, job: Job, tally: RowTally) -> int:
+def _write_file(run: Run, job: Job, tally: RowTally, segment: SegmentWriter | None) -> int:
     """Write the output beside nothing else of that name, atomically; returns how many of our cells had to change."""
     workspace = run.project.workspace
     target = workspace.result(job.task_id, job.suffix)
     temp = target.with_name(f".{target.name}.{run.lease.token}.tmp")  # one that lost its lease may still be writing
     columns = list(job.output_columns.values())
-    cells = _cells(run, job, tally)
+    cells = _cells(run, job, tally, segment)
     changed = write_table(workspace.upload(job.task_id, job.suffix), job.format, temp, columns, cells)
     with run.write():  # still ours: else JobHeld, and the file of whoever took over stays
         adopt(temp, target)
@@ -69,10 +71,13 @@ def _write_file(run: Run, job: Job, tally: RowTally) -> int:
     return changed
 
 
-def _cells(run: Run, job: Job, tally: RowTally) -> Iterator[list[str]]:
-    """One list of our cells per row, in file order."""
-    for cells in all_cells(run.project, job, tally):
-        yield from cells
+def _cells(run: Run, job: Job, tally: RowTally, segment: SegmentWriter | None) -> Iterator[list[str]]:
+    """One list of our cells per row, in file order; the same pass fills the segment of a packed job."""
+    for made in all_rows(run.project, job):
+        tally.add(made.tally)
+        if segment is not None:
+            segment.add(made.packed)
+        yield from made.cells
         run.notify(Progress(job.task_id, "writing", tally.rows, job.rows))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from batch_jobs.arrow import TableReader, integers
@@ -26,6 +26,7 @@ from batch_jobs.storage.results import result_name
 from batch_jobs.storage.segments import SegmentWriter, new_segment, result_columns, waiting_columns
 
 BATCH_ROWS = 10_000
+PLAN_COLUMNS = ("item", "identity", "alternate", "fingerprint")
 Answers = Mapping[bytes, Answer]
 
 
@@ -33,24 +34,14 @@ class PackedRows:
     """What a job's segments hold, made of plan and snapshot in file order, as many rows at a time as are asked for."""
 
     def __init__(self, project: Project, job: Job) -> None:
-        plan, figures = project.workspace.plan(job.task_id), plan_of(job)
         self._job, self._row = job, 0
-        self._plan = TableReader(plan / "rows.parquet", ("item", "identity", "alternate", "fingerprint"))
+        self._plan = TableReader(project.workspace.plan(job.task_id) / "rows.parquet", PLAN_COLUMNS)
         self._snapshot = TableReader(project.workspace.snapshot(job.task_id))
-        all_differ = figures.items == figures.rows - figures.failed_rows
-        self._firsts = bytearray(b"\1") * job.rows if all_differ else firsts_of_places(plan, job.rows, figures.items)
+        self._firsts = firsts_of(project, job)
 
     def results(self, count: int, answers: Answers) -> Any:
         """The next rows' results as a table: those with an answer, of equal rows the first."""
-        plan, cells, firsts = self._take(count)
-        calls = plan.column("fingerprint").to_pylist()
-        chosen = [n for n, (first, call) in enumerate(zip(firsts, calls, strict=True)) if first and call in answers]
-        plan, cells = _some(plan, chosen), _some(cells, chosen)
-        found = [calls[n] for n in chosen]
-        alternates = plan.column("alternate").to_pylist()
-        names = [result_name(self._job.task, *pair) for pair in zip(found, alternates, strict=True)]
-        identities = plan.column("identity").combine_chunks()
-        return result_columns(self._job.task_id, identities, names, [answers[call] for call in found], cells)
+        return results_table(self._job, *self._take(count), answers)
 
     def waiting(self, count: int, open_items: bytearray) -> Any:
         """The next rows that wait for an answer as a table, one an identity; `open_items` has one byte an item."""
@@ -75,44 +66,51 @@ class PackedRows:
         self._snapshot.close()
 
 
+def firsts_of(project: Project, job: Job) -> bytearray:
+    """One byte a row: 1 where it stands for its item and identity."""
+    figures = plan_of(job)
+    if figures.items == figures.rows - figures.failed_rows:  # all differ
+        return bytearray(b"\1") * job.rows
+    return firsts_of_places(project.workspace.plan(job.task_id), job.rows, figures.items)
+
+
+def results_table(job: Job, plan: Any, cells: Any, firsts: Sequence[int], answers: Answers) -> Any:
+    """The results of rows as a table: those with an answer, of equal rows the first.
+
+    Args:
+        job: whose rows they are.
+        plan: their lines of the plan, with `PLAN_COLUMNS`.
+        cells: their input columns.
+        firsts: a number a row, 1 where it stands for its item and identity.
+        answers: of the items that succeeded, by fingerprint.
+    """
+    calls = plan.column("fingerprint").to_pylist()
+    chosen = [n for n, (first, call) in enumerate(zip(firsts, calls, strict=True)) if first and call in answers]
+    plan, cells = _some(plan, chosen), _some(cells, chosen)
+    found = [calls[n] for n in chosen]
+    alternates = plan.column("alternate").to_pylist()
+    names = [result_name(job.task, *pair) for pair in zip(found, alternates, strict=True)]
+    identities = plan.column("identity").combine_chunks()
+    return result_columns(job.task_id, identities, names, [answers[call] for call in found], cells)
+
+
 def _some(table: Any, chosen: list[int]) -> Any:
     return table if len(chosen) == table.num_rows else table.take(integers(chosen))
 
 
-class Packer:
-    """Takes the answers of a job's rows in file order from whoever passes over them.
-
-    Attributes:
-        filed: results so far.
-    """
-
-    def __init__(self, rows: PackedRows, segment: SegmentWriter) -> None:
-        self._rows, self._segment = rows, segment
-        self.filed = 0
-
-    def add(self, count: int, answers: Answers) -> None:
-        """Pack the next rows.
-
-        Args:
-            count: how many of the plan's rows, in file order, with those that have no answer.
-            answers: the answers of these rows' items that succeeded, by fingerprint; a row without one is left out.
-        """
-        table = self._rows.results(count, answers)
-        self._segment.add(table)
-        self.filed += table.num_rows
-
-
 @contextlib.contextmanager
-def packing(project: Project, job: Job) -> Iterator[Packer]:
+def packing(project: Project, job: Job) -> Iterator[SegmentWriter]:
     """Write a job's segment anew; when the block ends well it is durable, and what waited in `to_process` is gone.
+
+    Yields:
+        What takes the tables of `results_table`, in the order of the rows.
 
     Raises:
         StoreError: the disk is full, or there is no right to write.
     """
     store = PackedStore(project.workspace.store, job.data_case)
-    segment = new_segment(store.segment(job.task, job.task_id), job.created_at, answered=True)
-    with segment as writer, contextlib.closing(PackedRows(project, job)) as rows:
-        yield Packer(rows, writer)
+    with new_segment(store.segment(job.task, job.task_id), job.created_at, answered=True) as segment:
+        yield segment
     remove_file(store.waiting(job.task, job.task_id))
 
 
@@ -125,13 +123,14 @@ def pack_job(project: Project, job: Job, notify: Notify = nobody) -> int:
     Raises:
         StoreError: the disk is full, or there is no right to write.
     """
-    done = 0
-    with packing(project, job) as packer:
+    done = filed = 0
+    with packing(project, job) as segment, contextlib.closing(PackedRows(project, job)) as rows:
         for count, _, answers in answers_of_rows(project, job):
-            packer.add(count, answers)
-            done += count
+            table = rows.results(count, answers)
+            segment.add(table)
+            done, filed = done + count, filed + table.num_rows
             notify(Progress(job.task_id, "filing", done, job.rows))
-    return packer.filed
+    return filed
 
 
 def answers_of_rows(project: Project, job: Job) -> Iterator[tuple[int, set[bytes], Answers]]:

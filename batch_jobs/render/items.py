@@ -96,11 +96,12 @@ def read_rows(plan: Path, number: int | None = None) -> Iterator[PlannedRow]:
         yield PlannedRow(*values)
 
 
-def row_ranges(plan: Path) -> int:
-    """How many ranges the rows are kept in, some thousands each."""
+def row_ranges(plan: Path) -> list[int]:
+    """The sizes of the ranges that the rows are kept in: those of the snapshot, some thousands each."""
     import pyarrow.parquet as pq
 
-    return int(pq.read_metadata(plan / "rows.parquet").num_row_groups)
+    metadata = pq.read_metadata(plan / "rows.parquet")
+    return [int(metadata.row_group(number).num_rows) for number in range(metadata.num_row_groups)]
 
 
 def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> Iterator[Place]:

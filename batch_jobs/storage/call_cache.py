@@ -11,11 +11,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Column, Engine, select
 from sqlalchemy.dialects.sqlite import insert
 
 from batch_jobs.storage import schema
-from batch_jobs.storage.database import execute_many, open_sqlite, reading, writing
+from batch_jobs.storage.database import execute_many, fetch_among, open_sqlite, reading, writing
 from batch_jobs.storage.schema import answers
 
 CHUNK = 5_000
@@ -73,29 +73,26 @@ class CallCache:
 
     def get(self, fingerprints: Sequence[bytes]) -> dict[bytes, Answer]:
         """The answers there are."""
-        rows = self._rows(fingerprints, *answers.c)
-        return {row[0]: Answer(*row)._replace(simulated=bool(row.simulated)) for row in rows}
+        rows = map(Answer._make, self._rows(fingerprints, *answers.c))
+        return {row.fingerprint: row._replace(simulated=bool(row.simulated)) for row in rows}
 
     def texts(self, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
         """Only the answers' JSON texts."""
-        return dict(map(tuple, self._rows(fingerprints, answers.c.fingerprint, answers.c.answer)))
+        return dict(self._rows(fingerprints, answers.c.fingerprint, answers.c.answer))
 
-    def _rows(self, fingerprints: Sequence[bytes], *columns: Any) -> Iterator[Any]:
+    def _rows(self, fingerprints: Sequence[bytes], *columns: Column[Any]) -> Iterator[tuple[Any, ...]]:
         with reading(self.engine) as connection:
             for start in range(0, len(fingerprints), CHUNK):
-                wanted = answers.c.fingerprint.in_(fingerprints[start : start + CHUNK])
-                yield from connection.execute(select(*columns).where(wanted))
+                yield from fetch_among(connection, columns, answers.c.fingerprint, fingerprints[start : start + CHUNK])
 
     def known(self, fingerprints: Iterable[bytes]) -> Iterator[bool]:
         """For each fingerprint in turn, whether its answer is here; streams in chunks."""
         source = iter(fingerprints)
+        call = answers.c.fingerprint
         with reading(self.engine) as connection:
-            empty = not connection.execute(
-                select(func.count()).select_from(answers.select().limit(1).subquery())
-            ).scalar()
+            empty = connection.execute(select(call).limit(1)).first() is None
             while chunk := list(islice(source, CHUNK)):
-                query = select(answers.c.fingerprint).where(answers.c.fingerprint.in_(chunk))
-                there = set() if empty else set(connection.execute(query).scalars())
+                there = set() if empty else {row[0] for row in fetch_among(connection, [call], call, chunk)}
                 yield from (fingerprint in there for fingerprint in chunk)
 
     def close(self) -> None:

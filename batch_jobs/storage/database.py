@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Insert, Select, Update, create_engine, event
+from sqlalchemy import URL, Column, Connection, Engine, Insert, Select, Update, create_engine, event, select
 from sqlalchemy.exc import DatabaseError
 
 from batch_jobs import system
@@ -104,6 +104,16 @@ def fetch_plain(connection: Connection, query: Select[Any]) -> list[tuple[Any, .
     compiled: Any = query.compile(dialect=connection.dialect)
     values = tuple(compiled.params[name] for name in compiled.positiontup)
     cursor: Any = connection.exec_driver_sql(str(compiled), values).cursor
+    return list(cursor.fetchall())
+
+
+def fetch_among(
+    connection: Connection, columns: Sequence[Column[Any]], column: Column[Any], values: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    """Fetch the rows whose `column` is among some thousand values, as plain tuples."""
+    marks = ", ".join("?" * len(values))
+    query = f"{select(*columns).compile(dialect=connection.dialect)} WHERE {column} IN ({marks})"
+    cursor: Any = connection.exec_driver_sql(query, tuple(values)).cursor
     return list(cursor.fetchall())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from batch_jobs.errors import StoreError, UserError, WrongMoment
-from batch_jobs.lifecycle import packing
+from batch_jobs.lifecycle import cells, packing
 from batch_jobs.lifecycle.advance import Came, advance
 from batch_jobs.lifecycle.control import approve, cancel, discard
 from batch_jobs.lifecycle.packing import answers_of_rows, pack_job
@@ -110,7 +111,7 @@ def test_a_crash_while_it_is_written(world: World, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patch:
         if at == "before the segment":
-            patch.setattr(packing.Packer, "add", dies)
+            patch.setattr(cells, "results_table", dies)
         else:
             patch.setattr(packing, "remove_file", dies)
         with pytest.raises(Crash):
@@ -130,10 +131,10 @@ def test_whoever_passes_over_the_rows_may_feed_it_in_any_sizes(world: World, row
     answers: dict[bytes, Answer] = {}
     for _, _, some in answers_of_rows(world.project, world.job):
         answers.update(some)
-    with packing.packing(world.project, world.job) as packer:
+    rows = packing.PackedRows(world.project, world.job)
+    with packing.packing(world.project, world.job) as segment, contextlib.closing(rows):
         for _ in range(0, len(EVENTS), rows_at_once):
-            packer.add(rows_at_once, answers)
-    assert packer.filed == ITEMS
+            segment.add(rows.results(rows_at_once, answers))
     assert segment_of(world).read_bytes() == before
     assert pack_job(world.project, world.job) == ITEMS
     assert segment_of(world).read_bytes() == before
