@@ -12,7 +12,7 @@ from batch_jobs.errors import StoreError
 from batch_jobs.storage.files import remove_file
 from batch_jobs.storage.packed import PackedStore, find
 from batch_jobs.storage.segments import new_segment, waiting_columns
-from tests.contract.storage.test_layouts import A, Line, an_answer, into_segment
+from tests.contract.storage.layouts import A, Line, an_answer, into_segment
 
 TASK_ID = "1" * 32
 
