@@ -17,7 +17,7 @@ import pytest
 
 from batch_jobs import system
 from batch_jobs.errors import ConnectionFailed, ProviderError, RequestRejected, ServerFailed, TimedOut, UnreadableReply
-from batch_jobs.lifecycle import advance, collect, control, merge, submit
+from batch_jobs.lifecycle import collect, control, merge, passes, submit
 from batch_jobs.lifecycle.merge import Attempt, Merger
 from batch_jobs.lifecycle.policy import MassRule, Next, after_attempt
 from batch_jobs.lifecycle.project import Project
@@ -66,7 +66,7 @@ def id_is_recorded_late(patch: Patch) -> None:
             values = {"batch_id": view.batch_id, "batch_state": view.state, "submitted_at": now}
             return shards.move(connection, shard, ShardState.SUBMITTED, **values)
 
-    patch.setattr(advance, "submit_shard", create_first)
+    patch.setattr(passes, "submit_shard", create_first)
 
 
 def reconcile_is_off(patch: Patch) -> None:
@@ -81,7 +81,7 @@ def quarantine_is_off(patch: Patch) -> None:
     def at_once(run: Run, job: Job, shard: Shard) -> Shard:
         return reconcile(run, job, replace(shard, unknown_at=0.0))
 
-    patch.setitem(advance._SHARD_STEPS, ShardState.UNKNOWN, at_once)
+    patch.setitem(passes._SHARD_STEPS, ShardState.UNKNOWN, at_once)
 
 
 def sdk_retries_are_on(patch: Patch) -> None:
@@ -152,7 +152,7 @@ def expired_output_is_dropped(patch: Patch) -> None:
         with run.write() as connection:
             return shards.move(connection, shard, ShardState.FETCHED)
 
-    patch.setitem(advance._SHARD_STEPS, ShardState.ENDED, nothing)
+    patch.setitem(passes._SHARD_STEPS, ShardState.ENDED, nothing)
 
 
 def counted_before_cached(patch: Patch) -> None:
@@ -226,7 +226,7 @@ def a_poll_error_fails_the_batch(patch: Patch) -> None:
     def give_up(run: Run, job: Job, shard: Shard, error: ProviderError) -> None:
         merge.reject_shard(run, job, shard, RequestRejected(error.message))
 
-    patch.setattr(advance, "_provider_failed", give_up)
+    patch.setattr(passes, "_provider_failed", give_up)
 
 
 def unknown_states_are_final(patch: Patch) -> None:
@@ -254,7 +254,7 @@ def files_are_deleted_too_early(patch: Patch) -> None:
         run.project.provider(job).discard(shard.batch_id or "", shard.file_id)
         return fetch(run, job, shard)
 
-    patch.setitem(advance._SHARD_STEPS, ShardState.ENDED, clean)
+    patch.setitem(passes._SHARD_STEPS, ShardState.ENDED, clean)
 
 
 def any_error_is_a_mass_error(patch: Patch) -> None:
@@ -274,7 +274,7 @@ def rejected_items_end_in_another_commit(patch: Patch) -> None:
         with run.write() as connection:
             shards.move(connection, shard, ShardState.MERGED, merged_at=run.project.clock())
 
-    patch.setattr(advance, "reject_shard", reject)
+    patch.setattr(passes, "reject_shard", reject)
 
 
 def _bugs() -> Iterator[Bug]:

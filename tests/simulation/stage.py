@@ -23,7 +23,7 @@ import pytest
 from sqlalchemy import Engine
 
 from batch_jobs import system
-from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, concurrent, filing, merge
+from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, concurrent, filing, merge, passes
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
 from batch_jobs.render.items import Place, read_places
 from batch_jobs.render.prompts import load_prompt
@@ -118,6 +118,7 @@ def set_up() -> Iterator[Stage]:
         for module in (leases, events, jobs, claims):
             patch.setattr(module, "time", stage)
         patch.setattr(advance, "random", stage)
+        patch.setattr(passes, "random", stage)
         patch.setattr(leases, "holder_name", stage.holder_name)
         patch.setattr(leases, "_is_dead", stage.is_dead)
         patch.setattr(leases, "release", _release_of_the_living(stage, leases.release))
