@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from batch_jobs.lifecycle.policy import Pace
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.room import (
     Lesson,
@@ -101,10 +100,9 @@ def find_room(run: Run, connection: Connection, job: Job, shard: Shard) -> None:
     queue = queue_of(run.project, connection, job, but=shard.shard_key)
     if not fits(weight_of(shard), queue.queued, queue.limits):
         raise NotNow
-    if shard.refused_at is not None and not queue.queued.batches:
-        left = shard.refused_at + wait_seconds(shard.refusals, _pace(run.project)) - run.project.clock()
-        if 0 < left <= run.project.settings.polling.max_seconds:
-            raise NotNow(left)
+    left = _seconds_left(run.project, job, shard)
+    if left > 0 and not queue.queued.batches:
+        raise NotNow(left)
 
 
 def weight_of(shard: Shard) -> Weight:
@@ -112,8 +110,12 @@ def weight_of(shard: Shard) -> Weight:
     return Weight(shard.tokens, shard.requests)
 
 
-def _pace(project: Project) -> Pace:
-    return Pace(project.settings.polling.min_seconds, project.settings.polling.max_seconds)
+def _seconds_left(project: Project, job: Job, shard: Shard) -> float:
+    """Of a refused shard's wait; a `resume` ends it, and so does a clock that was set back."""
+    now, refused_at = project.clock(), shard.refused_at
+    if refused_at is None or now < refused_at or refused_at < (job.resumed_at or 0.0):
+        return 0.0
+    return max(refused_at + wait_seconds(shard.refusals, project.settings.polling.min_seconds) - now, 0.0)
 
 
 def back_to_rendered(run: Run, job: Job, shard: Shard, code: str, words: str, *, lesson: bool = True) -> Shard:

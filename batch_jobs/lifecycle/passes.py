@@ -76,8 +76,10 @@ def _side_by_side(run: Run, job: Job, todo: list[Shard], waits: dict[str, float 
 
 def _carry(run: Run, job: Job, shard: Shard, halt: threading.Event) -> Reached:
     """Take one shard along until its results are there, it is merged, or it has to wait."""
+    if run.stop.is_set() or not goes_on(run, job):
+        return Reached(shard, 0.0)
     while shard.state not in {ShardState.FETCHED, ShardState.MERGED}:
-        if halt.is_set() or run.stop.is_set() or not goes_on(run, job):
+        if halt.is_set():
             return Reached(shard, 0.0)
         before = shard.state
         try:
@@ -103,8 +105,6 @@ def _settled(run: Run, job: Job, reached: Reached) -> float | None:
         return _provider_failed(run, job, reached.shard, reached.error)
     if reached.seconds is not None or reached.shard.state is ShardState.MERGED:
         return reached.seconds
-    if run.stop.is_set() or not goes_on(run, job):
-        return 0.0
     _SHARD_STEPS[ShardState.FETCHED](run, job, reached.shard)
     return None
 

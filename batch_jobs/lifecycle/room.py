@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batch_jobs.lifecycle.policy import Pace
 from providers.contract import Limits
 
 TOLD_LASTS_SECONDS = 86_400.0
@@ -20,6 +19,7 @@ GUESS_LASTS_SECONDS = 3_600.0
 """A limit that was guessed from what was under way: asked again each hour, by one create that may be refused."""
 ALONE_REFUSALS = 3
 """So often a shard is refused while nothing else is under way, until it is taken for too large."""
+MAX_WAIT_SECONDS = 3_600.0
 _TOLD = re.compile(r"limit:?\s*([0-9][0-9,_.]*)\s*(?:enqueued\s*)?tokens", re.IGNORECASE)
 
 
@@ -103,9 +103,9 @@ def _above(number: int, limit: int | None) -> bool:
     return limit is not None and number > limit
 
 
-def wait_seconds(refusals: int, pace: Pace) -> float:
-    """How long a refused shard waits while nothing else is under way: twice as long each time, within bounds."""
-    return min(pace.min_seconds * 2.0 ** min(refusals, 32), pace.max_seconds)
+def wait_seconds(refusals: int, min_seconds: float) -> float:
+    """How long a refused shard waits while nothing else is under way: twice as long each time, an hour at most."""
+    return min(min_seconds * 2.0 ** min(refusals, 32), MAX_WAIT_SECONDS)
 
 
 def told_tokens(words: str) -> int | None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from batch_jobs.errors import StoreError
 from batch_jobs.storage.database import reading, writing
 
-HEAD = "0003"
+HEAD = "0004"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -27,6 +27,7 @@ FIGURES = PlanFigures(
     failed_rows=0,
     first_errors=[],
     shards=2,
+    waves=1,
     input_tokens=1_234_567,
     output_tokens=89_000,
     batch_usd=0.41,

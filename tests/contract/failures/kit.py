@@ -200,6 +200,12 @@ class Job:
             records = items.some(connection, self.task_id, range(ROWS))
         return [record.outcome for _, record in sorted(records.items())]
 
+    def attempts(self) -> list[int]:
+        """How often each item was sent."""
+        with self.project.ledger.read() as connection:
+            records = items.some(connection, self.task_id, range(ROWS))
+        return [record.attempts for _, record in sorted(records.items())]
+
     # -- what was sent, and what it cost ----------------------------------------------------------------------
 
     def sent(self) -> list[list[int]]:
