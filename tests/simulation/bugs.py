@@ -294,7 +294,7 @@ def _bugs() -> Iterator[Bug]:
     yield Bug("files are not synced", files_are_not_synced, power, (Kind.TROUBLE, Kind.STORE, lost))
     yield Bug("double ids are accepted", double_ids_are_accepted, (Fault.ROW_DOUBLED,), (mixed, outcome))
     yield Bug("expired output is dropped", expired_output_is_dropped, (Fault.EXPIRES,), (paid,))
-    yield Bug("costs are added again", costs_are_added_again, CRASHES, (Kind.COST,))
+    yield Bug("costs are added again", costs_are_added_again, CRASHES, (Kind.COST,), 30)
     yield Bug("doubles are left alone", doubles_are_left_alone, late, (Kind.DOUBLE_LEFT,), 30)
     yield Bug("unknown ids are guessed", unknown_ids_are_guessed, (Fault.UNKNOWN_ID, Fault.ROW_MISSING), (mixed, paid))
     yield Bug("any account will do", any_account_will_do, (Fault.OTHER_KEY,), (Kind.ACCOUNT,))
