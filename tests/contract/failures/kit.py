@@ -222,7 +222,11 @@ class Job:
 
     def creates(self) -> int:
         """Batches that the provider has accepted of this job."""
-        return len(self._batches() - self.before.batches)
+        return len(self.batch_ids())
+
+    def batch_ids(self) -> set[str]:
+        """Their ids."""
+        return self._batches() - self.before.batches
 
     def billed(self) -> list[int]:
         """How often the provider has executed, and so billed, each event's request."""
