@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ weights = st.builds(Weight, st.integers(1, 50), st.integers(1, 5))
 
 
 def limits(**known: int) -> Limits:
-    return Limits(1_000, 1_000_000, **known)
+    return replace(Limits(1_000, 1_000_000), **known)  # type: ignore[arg-type]
 
 
 @given(st.lists(weights, max_size=30), st.integers(1, 120))

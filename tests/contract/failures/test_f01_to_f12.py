@@ -236,10 +236,11 @@ def test_f09_a_batch_that_can_never_fit_is_cut_smaller(start: Start) -> None:
 def test_f09_within_a_known_limit_nothing_is_refused(start: Start) -> None:
     limits = {"max_requests": 1, "max_enqueued_tokens": 2 * WEIGHT}
     job = start(behaviour=ROOM_FOR_TWO, provider={"limits": limits})
-    waited = []
-    assert job.until(lambda: bool(waited.append(job.view.waits_for_room))) is Came.DONE
-    first = next(room for room in waited if room is not None)
-    assert (first.batches, first.of, first.max_tokens) == (2, ROWS, 2 * WEIGHT)
+    assert job.advance().came is Came.WAIT
+    room = job.view.waits_for_room
+    assert room is not None
+    assert (room.batches, room.of, room.max_tokens) == (2, ROWS, 2 * WEIGHT)
+    assert job.run() is Came.DONE
     assert (job.requests("queue_full"), job.creates()) == (0, ROWS)
     job.assert_all_answered_once()
 
