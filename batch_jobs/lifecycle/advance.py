@@ -153,11 +153,7 @@ def _batch(run: Run, job: Job) -> Advanced | None:
     if held:
         return _held(run, job, held, waits)
     if waits is not None:
-        stalled = stalled_by(run, job)
-        if stalled is None:
-            return Advanced(Came.WAIT, waits)
-        pause(run, job, stalled)
-        return None
+        return _wait(run, job, waits)
     discard_merged(run, job)
     with run.project.ledger.read() as connection:
         left = items.open_items(connection, job.task_id)
@@ -173,6 +169,15 @@ def _batch(run: Run, job: Job) -> Advanced | None:
     if pause_on_mass_error(run, job):
         return None
     _close(run, job, Outcome.MISSING)
+    return None
+
+
+def _wait(run: Run, job: Job, seconds: float) -> Advanced | None:
+    """Come again later; a job that gets nothing into an empty queue for too long is paused."""
+    stalled = stalled_by(run, job)
+    if stalled is None:
+        return Advanced(Came.WAIT, seconds)
+    pause(run, job, stalled)
     return None
 
 

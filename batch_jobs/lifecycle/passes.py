@@ -49,17 +49,23 @@ def pass_over(run: Run, job: Job) -> float | None:
     Returns:
         Seconds until the next look; None when every shard is merged.
     """
-    with run.project.ledger.read() as connection:
-        of_round = [s for s in shards.of_job(connection, job.task_id, job.round) if s.state is not ShardState.MERGED]
+    under_way, todo = _to_carry(run, job)
     waits: dict[str, float | None] = {}
-    todo = [shard for shard in of_round if shard.state is ShardState.RENDERED]
-    came = _side_by_side(run, job, [shard for shard in of_round if shard.state is not ShardState.RENDERED], waits)
+    came = _side_by_side(run, job, under_way, waits)
     todo += [reached.shard for reached in came if reached.for_room]
     while todo:
         came = _side_by_side(run, job, sorted(todo, key=lambda shard: shard.shard), waits)
         made_room = any(reached.seconds is None and reached.error is None for reached in came)
         todo = [reached.shard for reached in came if reached.for_room and made_room]
     return min((seconds for seconds in waits.values() if seconds is not None), default=None)
+
+
+def _to_carry(run: Run, job: Job) -> tuple[list[Shard], list[Shard]]:
+    """The round's shards that are not merged: those that are under way, and those that are to be sent."""
+    with run.project.ledger.read() as connection:
+        of_round = [s for s in shards.of_job(connection, job.task_id, job.round) if s.state is not ShardState.MERGED]
+    under_way = [shard for shard in of_round if shard.state is not ShardState.RENDERED]
+    return under_way, [shard for shard in of_round if shard.state is ShardState.RENDERED]
 
 
 def _side_by_side(run: Run, job: Job, todo: list[Shard], waits: dict[str, float | None]) -> list[Reached]:
