@@ -82,6 +82,7 @@ class ModelEntry(_Strict):
     source: str
     date: date
     refuses: tuple[str, ...] = ()
+    max_enqueued_tokens: int | None = Field(default=None, gt=0)
 
 
 class ParameterEntry(_Strict):
@@ -94,10 +95,15 @@ class ParameterEntry(_Strict):
 
 
 class ProviderLimits(_Strict):
-    """Limits of one provider batch; where left out, the provider's published ones hold."""
+    """Limits of one provider batch and of the account's queue; where left out, the provider's published ones hold."""
 
     max_requests: int | None = Field(default=None, gt=0)
     max_bytes: int | None = Field(default=None, gt=0)
+    max_enqueued_tokens: int | None = Field(default=None, gt=0)
+    max_enqueued_requests: int | None = Field(default=None, gt=0)
+    max_in_flight_batches: int | None = Field(default=None, gt=0)
+    creates_per_minute: float | None = Field(default=None, gt=0)
+    uploads_per_minute: float | None = Field(default=None, gt=0)
 
 
 class ProviderEntry(_Strict):
@@ -145,9 +151,10 @@ class Polling(_Strict):
 
 
 class Submission(_Strict):
-    """How long an unknown outcome of a create is waited out before it is sent again."""
+    """How long an unknown outcome of a create is waited out, and how many batches are sent or fetched at once."""
 
     quarantine_seconds: float = Field(default=900, ge=0)
+    parallel_transfers: int = Field(default=4, ge=1, le=64)
 
 
 class Rounds(_Strict):

@@ -109,7 +109,7 @@ SHARD_MOVES: dict[ShardState, frozenset[ShardState]] = {
         {ShardState.SUBMITTED, ShardState.UNKNOWN, ShardState.RENDERED, ShardState.MERGED}
     ),
     ShardState.UNKNOWN: frozenset({ShardState.SUBMITTED, ShardState.RENDERED}),
-    ShardState.SUBMITTED: frozenset({ShardState.ENDED, ShardState.MERGED}),
+    ShardState.SUBMITTED: frozenset({ShardState.ENDED, ShardState.MERGED, ShardState.RENDERED}),
     ShardState.ENDED: frozenset({ShardState.FETCHED, ShardState.MERGED}),
     ShardState.FETCHED: frozenset({ShardState.MERGED}),
     ShardState.MERGED: frozenset(),
@@ -154,6 +154,8 @@ class EventName(StrEnum):
     SHARD_FOUND = "shard.found"
     SHARD_UNKNOWN = "shard.unknown_outcome"
     SHARD_REFUSED = "shard.refused"
+    SHARD_SPLIT = "shard.split"
+    LIMIT_LEARNED = "limit.learned"
     SHARD_ENDED = "shard.ended"
     SHARD_FETCHED = "shard.fetched"
     SHARD_MERGED = "shard.merged"

@@ -32,7 +32,13 @@ Sources: OpenAI error codes guide; the error details of the anthropic SDK (`type
 for Gemini's 429 that names a used-up quota and no time to come back.
 """
 
-RATE_CODES = frozenset({"rate_limit_exceeded", "token_limit_exceeded", "ramp_limit_exceeded"})
+QUEUE_CODES = frozenset({"token_limit_exceeded", "too_many_tasks"})
+"""Codes that say that a batch finds no room in the queue, on its create or as the reason of a failed batch.
+
+Sources: field reports on OpenAI, which publishes no list.
+"""
+
+RATE_CODES = QUEUE_CODES | {"rate_limit_exceeded", "ramp_limit_exceeded"}
 """Codes that only ask to come back later, whatever the status (OpenAI's enqueued-token limit may be a 400)."""
 
 AUTH_CODES = frozenset({"invalid_api_key", "API_KEY_INVALID", "authentication_error", "permission_error"})

@@ -7,18 +7,21 @@ from typing import Protocol
 
 from batch_jobs.models import Dialect
 from providers.anthropic_codec import AnthropicCodec
-from providers.contract import Codec, Limits, Provider
+from providers.contract import Codec, Limits, Provider, Rate
 from providers.gemini_codec import GeminiCodec
 from providers.openai_codec import OpenAICodec
 
 _PUBLISHED = {
-    Dialect.OPENAI: Limits(max_requests=50_000, max_bytes=200_000_000),
-    Dialect.ANTHROPIC: Limits(max_requests=100_000, max_bytes=256_000_000),
-    Dialect.GEMINI: Limits(max_requests=50_000, max_bytes=2_000_000_000, max_in_flight_batches=100),
+    Dialect.OPENAI: Limits(50_000, 200_000_000, creates=Rate(2_000, 3_600), uploads=Rate(1_000, 60)),
+    Dialect.ANTHROPIC: Limits(100_000, 256_000_000, max_enqueued_requests=200_000, creates=Rate(1_000, 60)),
+    Dialect.GEMINI: Limits(50_000, 2_000_000_000, max_in_flight_batches=100, max_output_bytes=1_000_000_000),
 }
-"""OpenAI Batch guide (50,000 requests, 200 MB); Anthropic Message Batches guide (100,000, 256 MB); Gemini Batch
-API guide (a 2 GB file, 100 jobs at once). Gemini publishes no number of requests: 50,000 keeps a batch's results
-small enough to fetch. Megabytes are read as 10^6 bytes, the smaller of the two readings."""
+"""OpenAI Batch guide (50,000 requests, 200 MB, 2,000 batches an hour) and Files reference (1,000 uploads a minute);
+Anthropic Message Batches guide (100,000, 256 MB) and its lowest tier (200,000 requests in the queue, 1,000 requests a
+minute); Gemini Batch API guide (a 2 GB file, 100 jobs at once). Gemini publishes no number of requests: 50,000 keeps a
+batch's results small enough to fetch, as does a bound on their expected bytes: above 1 GB they were seen not to come.
+Enqueued tokens depend on tier and model, so nothing is assumed. Megabytes are read as 10^6 bytes, the smaller of the
+two readings."""
 
 
 def codec_for(dialect: Dialect, endpoint: str | None = None) -> Codec:

@@ -19,18 +19,36 @@ CUSTOM_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests within so many seconds."""
+
+    number: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """What one provider batch may hold.
+    """What one provider batch may hold, and an account's queue; None stands for no known limit.
 
     Attributes:
         max_requests: items of one batch.
         max_bytes: bytes of its input file or body.
-        max_in_flight_batches: batches that may be open at once, None for no known limit.
+        max_in_flight_batches: batches of an account that may be open at once.
+        max_enqueued_tokens: input tokens of all open batches of a model.
+        max_enqueued_requests: items of all open batches of a model.
+        max_output_bytes: results of one batch, above which it is known to be hard to fetch.
+        creates: how fast batches may be created.
+        uploads: how fast files may be uploaded.
     """
 
     max_requests: int
     max_bytes: int
     max_in_flight_batches: int | None = None
+    max_enqueued_tokens: int | None = None
+    max_enqueued_requests: int | None = None
+    max_output_bytes: int | None = None
+    creates: Rate | None = None
+    uploads: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,15 @@ class Tokens(BaseModel):
     output: int
 
 
+class RoomDocument(BaseModel):
+    """Batches that wait for room in the provider's queue; tokens are estimated, over all jobs of the account."""
+
+    batches: int
+    of: int = Field(description="Batches of the round.")
+    tokens: int = Field(description="Enqueued now.")
+    max_tokens: int | None = Field(description="What may be enqueued, configured or learned; null when not known.")
+
+
 _JOB_EXAMPLES: dict[str, Any] = {
     "task_id": TASK_ID,
     "status": "done",
@@ -107,6 +116,7 @@ _JOB_EXAMPLES: dict[str, Any] = {
     "provider_state": "in_progress",
     "unknown_outcomes": 0,
     "waits_for": {},
+    "waits_for_room": {"batches": 2, "of": 7, "tokens": 3_000_000, "max_tokens": 4_000_000},
     "batch_done": 240,
     "batch_total": 240,
     "eta_seconds": 1200.0,
@@ -154,6 +164,9 @@ class JobDocument(BaseModel):
     unknown_outcomes: int = Field(description="Batches of which it is not known whether the provider accepted them.")
     waits_for: dict[str, int] = Field(
         description="Items that other jobs of the store have under way, and whose answers this one takes, by task_id."
+    )
+    waits_for_room: RoomDocument | None = Field(
+        description="Batches of the round that find no room in the provider's queue; null when there are none."
     )
     batch_done: int = Field(description="Finished items of the round, by the provider's count.")
     batch_total: int

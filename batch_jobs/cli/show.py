@@ -56,6 +56,8 @@ def file_line(job: Job) -> str:
 def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list[str]:
     """What it will take, before anything is sent."""
     where = count(figures.shards, "batch") if figures.mode is Mode.BATCH else "single calls"
+    if figures.mode is Mode.BATCH and figures.waves > 1:
+        where += f", {figures.waves:,} waves: the provider's queue takes no more at once"
     known = f"; {figures.known:,} answered before" if figures.known else ""
     sends = f", {figures.to_send:,} to send in {where}" if figures.to_send else ", nothing to send"
     lines = [line("plan", f"{count(figures.rows, 'row')} = {count(figures.items, 'item')}{known}{sends}")]
@@ -124,6 +126,8 @@ def status_lines(view: JobView) -> list[str]:
     if view.unknown_outcomes:
         text = f"{count(view.unknown_outcomes, 'batch')} may or may not have been accepted; being looked for"
         lines.append(line("unknown", text, "yellow"))
+    if view.waits_for_room is not None:
+        lines.append(line("waits", view.waits_for_room.words(), "yellow"))
     for other, number in view.waits_for.items():
         text = f"for {count(number, 'item')} that job {other[:12]} has under way; its answers are taken, not paid again"
         lines.append(line("waits", text, "yellow"))

@@ -13,20 +13,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from batch_jobs.errors import ProviderError, RequestRejected
-from batch_jobs.lifecycle.collect import fetch_shard, poll_shard
+from batch_jobs.lifecycle.admission import stalled_by
 from batch_jobs.lifecycle.concurrent import answer_all
 from batch_jobs.lifecycle.control import begin, pause, pause_on_mass_error
 from batch_jobs.lifecycle.discard import discard_merged
-from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.finish import write_output
 from batch_jobs.lifecycle.joblog import job_log
-from batch_jobs.lifecycle.merge import last_round, merge_shard, reject_shard
+from batch_jobs.lifecycle.merge import last_round
+from batch_jobs.lifecycle.passes import goes_on, pass_over, poll_pace
 from batch_jobs.lifecycle.plan import plan_job
-from batch_jobs.lifecycle.policy import Pace, poll_seconds
+from batch_jobs.lifecycle.policy import poll_seconds
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.rounds import open_round
-from batch_jobs.lifecycle.run import Notify, Progress, Run, nobody
-from batch_jobs.lifecycle.submit import mark_unknown, reconcile, submit_shard
+from batch_jobs.lifecycle.run import Notify, Run, nobody
 from batch_jobs.models import BatchState, EventName, JobOutcome, Mode, Outcome, Phase, ShardState
 from batch_jobs.storage import events, items, jobs, leases, shards
 from batch_jobs.storage.files import store_errors
@@ -130,7 +129,7 @@ def _concurrent(run: Run, job: Job) -> Advanced | None:
         return Advanced(Came.STOPPED)
     if pause_on_mass_error(run, job):
         return None
-    if answered.held and _goes_on(run, job):
+    if answered.held and goes_on(run, job):
         return _held(run, job, answered.held)
     _close(run, job, Outcome.MISSING)
     return None
@@ -139,22 +138,22 @@ def _concurrent(run: Run, job: Job) -> Advanced | None:
 def _held(run: Run, job: Job, held: Mapping[str, int], seconds: float | None = None) -> Advanced:
     """Wait for the answers that other jobs have under way."""
     age = run.project.clock() - (job.started_at or job.created_at)
-    own = poll_seconds(max(age, 0.0), _bounds(run), random.random())
+    own = poll_seconds(max(age, 0.0), poll_pace(run), random.random())
     return Advanced(Came.WAIT, min(own, seconds if seconds is not None else own), tuple(sorted(held)))
 
 
 def _batch(run: Run, job: Job) -> Advanced | None:
     """One pass over the round's shards; then the next round, the end, or a wait."""
-    held = open_round(run, job).held
-    waits = _pass(run, job)
+    held, split = open_round(run, job).held, _splits(run, job)
+    waits = pass_over(run, job)
     if run.stop.is_set():
         return Advanced(Came.STOPPED)
-    if not _goes_on(run, job):
-        return None  # paused or cancelled meanwhile
+    if not goes_on(run, job) or _splits(run, job) > split:
+        return None  # paused or cancelled meanwhile; or there are items that go into smaller shards of this round
     if held:
         return _held(run, job, held, waits)
     if waits is not None:
-        return Advanced(Came.WAIT, waits)
+        return _wait(run, job, waits)
     discard_merged(run, job)
     with run.project.ledger.read() as connection:
         left = items.open_items(connection, job.task_id)
@@ -173,13 +172,27 @@ def _batch(run: Run, job: Job) -> Advanced | None:
     return None
 
 
+def _wait(run: Run, job: Job, seconds: float) -> Advanced | None:
+    """Come again later; a job that gets nothing into an empty queue for too long is paused."""
+    stalled = stalled_by(run, job)
+    if stalled is None:
+        return Advanced(Came.WAIT, seconds)
+    pause(run, job, stalled)
+    return None
+
+
+def _splits(run: Run, job: Job) -> int:
+    with run.project.ledger.read() as connection:
+        return sum(shard.split for shard in shards.of_job(connection, job.task_id, job.round))
+
+
 def _cancelling(run: Run, job: Job) -> Advanced | None:
     """Stop what can be stopped, fetch what was finished, and end."""
     with run.project.ledger.read() as connection:
         under_way = [s for s in shards.of_job(connection, job.task_id) if s.state is not ShardState.MERGED]
     if any(shard.state is ShardState.SUBMITTED for shard in under_way):
         _cancel_batches(run, job, under_way)
-    waits = _pass(run, job)
+    waits = pass_over(run, job)
     if waits is not None:
         return Advanced(Came.STOPPED) if run.stop.is_set() else Advanced(Came.WAIT, waits)
     discard_merged(run, job)
@@ -211,125 +224,6 @@ def _close(run: Run, job: Job, otherwise: Outcome, *, cancelled: bool = False) -
         jobs.move(connection, job, Phase.WRITING, outcome=JobOutcome.CANCELLED if cancelled else None)
         events.add(connection, job.task_id, EventName.JOB_WRITING)
 
-
-def _goes_on(run: Run, job: Job) -> bool:
-    """Whether the job is still in the phase it was seen in: nobody paused or cancelled it meanwhile."""
-    with run.project.ledger.read() as connection:
-        return jobs.get(connection, job.task_id).phase is job.phase
-
-
-def _pass(run: Run, job: Job) -> float | None:
-    """Take every shard of the round as far as it goes now; one shard's failure does not stop the others.
-
-    Returns:
-        Seconds until the next look; None when every shard is merged.
-    """
-    with run.project.ledger.read() as connection:
-        of_round = shards.of_job(connection, job.task_id, job.round)
-    waits: list[float] = []
-    for shard in of_round:
-        if run.stop.is_set() or not _goes_on(run, job):
-            return 0.0
-        seconds = _take_along(run, job, shard)
-        if seconds is not None:
-            waits.append(seconds)
-        _show(run, job)
-    return min(waits) if waits else None
-
-
-def _take_along(run: Run, job: Job, shard: Shard) -> float | None:
-    """Step one shard until it is merged (None) or has to wait (seconds)."""
-    while shard.state is not ShardState.MERGED:
-        before = shard.state
-        try:
-            shard = _SHARD_STEPS[before](run, job, shard)
-        except ProviderError as error:
-            return _provider_failed(run, job, shard, error)
-        if shard.state is before or shard.state is ShardState.UNKNOWN:
-            return _pace(run, shard)
-    return None
-
-
-def _provider_failed(run: Run, job: Job, shard: Shard, error: ProviderError) -> float | None:
-    """A provider that did not do what was asked: come again later, pause, or (a rejected shard) end its items."""
-    if error.operator:
-        raise error
-    if isinstance(error, RequestRejected):
-        gone = job.phase is Phase.CANCELLING and shard.state in {ShardState.SUBMITTED, ShardState.ENDED}
-        if shard.state is ShardState.RENDERED or gone:
-            reject_shard(run, job, shard, error)
-            return None
-        pause(run, job, f"{error.message} (batch {shard.batch_id})")
-        return _pace(run, shard)
-    run.notify(Progress(job.task_id, "trouble", 0, 0, error.message))
-    data = {"shard_key": shard.shard_key, "why": error.message, "code": error.code}
-    with run.write() as connection:
-        events.add(connection, job.task_id, EventName.PROVIDER_FAILED, data)
-    return max(_pace(run, shard), error.retry_after_seconds or 0.0)
-
-
-def _render_to_submit(run: Run, job: Job, shard: Shard) -> Shard:
-    if job.phase is Phase.CANCELLING:
-        return _drop(run, shard)
-    return submit_shard(run, job, shard)
-
-
-def _drop(run: Run, shard: Shard) -> Shard:
-    """A shard of a cancelled job that was never sent: nothing to fetch."""
-    with run.write() as connection:
-        return shards.move(connection, shard, ShardState.MERGED, merged_at=run.project.clock())
-
-
-def _found_submitting(run: Run, job: Job, shard: Shard) -> Shard:
-    """A holder before us died between its intent and the provider's answer."""
-    return mark_unknown(run, job, shard, "a process died while it was submitting")
-
-
-def _merge(run: Run, job: Job, shard: Shard) -> Shard:
-    tally = merge_shard(run, job, shard)
-    if tally.paused_by:
-        pause(run, job, tally.paused_by)
-    elif job.phase is Phase.RUNNING:
-        pause_on_mass_error(run, job)
-    with run.project.ledger.read() as connection:
-        return shards.get(connection, shard)
-
-
-def _pace(run: Run, shard: Shard) -> float:
-    since = shard.submitted_at or shard.unknown_at or shard.rendered_at
-    age = max(run.project.clock() - since, 0.0)
-    wait = poll_seconds(age, _bounds(run), random.random())
-    if shard.state is ShardState.UNKNOWN and shard.unknown_at is not None:
-        ends = shard.unknown_at + run.project.settings.submission.quarantine_seconds - run.project.clock()
-        return max(min(wait, ends), 0.05) if ends > 0 else wait
-    return wait
-
-
-def _bounds(run: Run) -> Pace:
-    polling = run.project.settings.polling
-    return Pace(polling.min_seconds, polling.max_seconds)
-
-
-def _show(run: Run, job: Job) -> None:
-    """Tell whoever watches how the round's batches stand, by the provider's counts."""
-    with run.project.ledger.read() as connection:
-        of_round = shards.of_job(connection, job.task_id, job.round)
-        typical = shards.typical_seconds(connection, job.provider, job.model, simulated=job.simulated)
-    total = sum(shard.requests for shard in of_round)
-    done = sum(shard.requests if shard.ended_at else shard.finished for shard in of_round)
-    states = [shard.provider_state or shard.state.value for shard in of_round if shard.state is not ShardState.MERGED]
-    eta = round_eta(of_round, typical, run.project.clock())
-    run.notify(Progress(job.task_id, "waiting", done, total, states[0] if states else "merged", eta))
-
-
-_SHARD_STEPS: dict[ShardState, Callable[[Run, Job, Shard], Shard]] = {
-    ShardState.RENDERED: _render_to_submit,
-    ShardState.SUBMITTING: _found_submitting,
-    ShardState.UNKNOWN: reconcile,
-    ShardState.SUBMITTED: poll_shard,
-    ShardState.ENDED: fetch_shard,
-    ShardState.FETCHED: _merge,
-}
 
 _STEPS: dict[Phase, Callable[[Run, Job], Advanced | None]] = {
     Phase.RECEIVED: _received,

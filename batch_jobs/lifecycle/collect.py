@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from batch_jobs.lifecycle.admission import back_to_rendered
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.submit import cancel_doubles
-from batch_jobs.models import BatchView, EventName, ShardState
+from batch_jobs.models import BatchProblem, BatchState, BatchView, EventName, ShardState
 from batch_jobs.storage import events, shards
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
+from providers.codes import QUEUE_CODES
 
 
 def poll_shard(run: Run, job: Job, shard: Shard) -> Shard:
-    """Ask for a submitted shard's batch; ended in any way, it moves to `ended`.
+    """Ask for a submitted shard's batch; ended in any way, it moves to `ended`; without room, back to `rendered`.
 
     Raises:
         ProviderError: no answer; the shard stays as it is.
@@ -20,6 +22,9 @@ def poll_shard(run: Run, job: Job, shard: Shard) -> Shard:
     if shard.was_unknown:
         cancel_doubles(run, job, shard)
     view = run.project.provider(job).check(shard.batch_id)
+    full = _queue_problem(view)
+    if full is not None:
+        return back_to_rendered(run, job, shard, full.code, full.message)
     values = {
         "batch_state": view.state,
         "provider_state": view.provider_state,
@@ -32,6 +37,16 @@ def poll_shard(run: Run, job: Job, shard: Shard) -> Shard:
         shard = shards.move(connection, shard, ShardState.ENDED, ended_at=run.project.clock(), **values)
         events.add(connection, job.task_id, EventName.SHARD_ENDED, _seen(shard, view))
     return shard
+
+
+def _queue_problem(view: BatchView) -> BatchProblem | None:
+    """Why a batch failed that found no room in the queue and executed nothing (OpenAI says so only after the create).
+
+    Gemini has one word for all that is used up.
+    """
+    if view.state is not BatchState.FAILED or view.counts.succeeded:
+        return None
+    return next((problem for problem in view.problems if problem.code in QUEUE_CODES | {"RESOURCE_EXHAUSTED"}), None)
 
 
 def fetch_shard(run: Run, job: Job, shard: Shard) -> Shard:

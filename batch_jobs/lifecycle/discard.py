@@ -21,8 +21,14 @@ def discard_merged(run: Run, job: Job) -> None:
     with run.project.ledger.read() as connection:
         of_round = shards.of_job(connection, job.task_id, job.round)
     for shard in of_round:
-        if shard.ended_at and shard.batch_id and shard.discarded_at is None:
-            _discard(run, job, shard, shard.batch_id)
+        batch_id = shard.batch_id if shard.ended_at else _refused(shard)
+        if batch_id and shard.discarded_at is None:
+            _discard(run, job, shard, batch_id)
+
+
+def _refused(shard: Shard) -> str | None:
+    """The last batch that was made of a shard before it was split: its input lies there for nothing."""
+    return shard.refused_ids[-1] if shard.split and shard.refused_ids else None
 
 
 def _discard(run: Run, job: Job, shard: Shard, batch_id: str) -> None:

@@ -6,17 +6,20 @@ The plan's figures are what the user is shown before the word to send is given.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import compress
+from itertools import compress, islice
 from itertools import count as count_from
 from operator import not_
 from typing import Any
 
 from batch_jobs.config import Store, pick
+from batch_jobs.lifecycle.admission import queue_of, shard_limits
 from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
+from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import Dialect, EventName, Layout, Mode, Phase
-from batch_jobs.render.bodies import cut
+from batch_jobs.render.bodies import cut, tokens_of
 from batch_jobs.render.items import figures, first_errors, read_fingerprints, read_lengths
 from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
@@ -25,6 +28,7 @@ from batch_jobs.render.spec import RenderSpec, schema_sha256
 from batch_jobs.storage import calls, events, items, jobs
 from batch_jobs.storage.files import copy_file
 from batch_jobs.storage.jobs import Job
+from providers.contract import Limits
 
 BYTES_PER_TOKEN = 4
 LINE_OVERHEAD_BYTES = 200
@@ -39,6 +43,7 @@ class PlanFigures:
         known: of these, answered before.
         failed_rows: rows whose prompt could not be rendered.
         first_errors: the first of them: (row as the spreadsheet shows it, why).
+        waves: in how many goes the batches are sent, where the provider's queue does not take all of them at once.
         input_tokens: estimate for all that is to send, a token per 4 bytes.
         output_tokens: estimate, from earlier calls of the model or else the task's config.
         batch_usd: estimate by batch; None when config.json has no price for the model.
@@ -52,6 +57,7 @@ class PlanFigures:
     failed_rows: int
     first_errors: list[tuple[int, str]]
     shards: int
+    waves: int
     input_tokens: int
     output_tokens: int
     batch_usd: float | None
@@ -68,7 +74,8 @@ class PlanFigures:
 def plan_of(job: Job) -> PlanFigures:
     """A planned job's figures."""
     assert job.plan is not None
-    values: dict[str, Any] = {name: job.plan[name] for name in PlanFigures.__slots__}
+    known = {"waves": 1, **job.plan}  # plans of older versions do not tell
+    values: dict[str, Any] = {name: known[name] for name in PlanFigures.__slots__}
     values["first_errors"] = [tuple(entry) for entry in values["first_errors"]]
     return PlanFigures(**{**values, "mode": Mode(values["mode"])})
 
@@ -144,10 +151,10 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
     failed, total = figures(spec.plan)
     known = sum(known_items)
     lengths = array("q", compress(read_lengths(spec.plan), map(not_, known_items)))
-    sizes = (length + LINE_OVERHEAD_BYTES for length in lengths)
-    limits = project.limits(job.provider)
     to_send = total - known
     with project.ledger.read() as connection:
+        weights = shard_weights(lengths, shard_limits(project, connection, job))
+        queue = queue_of(project, connection, job)
         typical = calls.typical_output_tokens(connection, job.model, simulated=job.simulated)
     output_tokens = int(to_send * (typical or project.settings.tasks[job.task].expected_output_tokens))
     mode, why = choose_mode(job.mode, to_send, project.settings.defaults.concurrent_below_items)
@@ -158,7 +165,8 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
         known=known,
         failed_rows=failed,
         first_errors=first_errors(spec.plan) if failed else [],
-        shards=sum(1 for _ in cut(sizes, limits.max_requests, limits.max_bytes)),
+        shards=len(weights),
+        waves=waves(weights, queue.limits),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         batch_usd=_cost(project, job, Mode.BATCH, input_tokens, output_tokens),
@@ -166,6 +174,14 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
         mode=mode,
         why=why,
     )
+
+
+def shard_weights(lengths: Sequence[int], limits: Limits) -> list[Weight]:
+    """What each shard will weigh, from the lengths of the bodies in bytes."""
+    sizes, source = (length + LINE_OVERHEAD_BYTES for length in lengths), iter(lengths)
+    most = limits.max_requests, limits.max_bytes, limits.max_enqueued_tokens
+    counts = cut(sizes, *most, overhead_bytes=LINE_OVERHEAD_BYTES)
+    return [Weight(sum(map(tokens_of, islice(source, number))), number) for number in counts]
 
 
 def _cost(project: Project, job: Job, mode: Mode, input_tokens: int, output_tokens: int) -> float | None:

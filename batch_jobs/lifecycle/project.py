@@ -16,6 +16,7 @@ from pathlib import Path
 from batch_jobs.config import BASE_URL_VARIABLES, ProviderEntry, Settings, load_settings, pick
 from batch_jobs.errors import ConfigError, KeyMissing
 from batch_jobs.lifecycle.rehearsal import ensure_sandbox
+from batch_jobs.lifecycle.throttle import Throttle, per_minute
 from batch_jobs.models import Dialect, Mode, Price
 from batch_jobs.storage.call_cache import CallCache
 from batch_jobs.storage.files import store_errors
@@ -51,6 +52,7 @@ class Project:
     clock: Callable[[], float] = time.time
     workers: Workers = field(default_factory=Workers)
     _connected: dict[str, Provider] = field(default_factory=dict)
+    _throttles: dict[str, Throttle] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def entry(self, provider: str) -> ProviderEntry:
@@ -69,17 +71,28 @@ class Project:
             return None
         return (entry.batch if mode is Mode.BATCH else entry.standard).as_price()
 
-    def limits(self, provider: str) -> Limits:
-        """What one shard may hold: config.json's limits, else the provider's, with a margin on bytes."""
+    def limits(self, provider: str, model: str | None = None) -> Limits:
+        """What one shard and the queue may hold: config.json's limits, else the provider's, with a margin on bytes."""
         from providers.connect import default_limits
 
         entry = self.entry(provider)
-        published = default_limits(entry.dialect)
+        published, own = default_limits(entry.dialect), entry.limits
+        known = entry.models.get(model or entry.model)
         return Limits(
-            max_requests=entry.limits.max_requests or published.max_requests,
-            max_bytes=int((entry.limits.max_bytes or published.max_bytes) * BYTE_MARGIN),
-            max_in_flight_batches=published.max_in_flight_batches,
+            max_requests=own.max_requests or published.max_requests,
+            max_bytes=int((own.max_bytes or published.max_bytes) * BYTE_MARGIN),
+            max_in_flight_batches=own.max_in_flight_batches or published.max_in_flight_batches,
+            max_enqueued_tokens=(known.max_enqueued_tokens if known else None) or own.max_enqueued_tokens,
+            max_enqueued_requests=own.max_enqueued_requests or published.max_enqueued_requests,
+            max_output_bytes=published.max_output_bytes,
+            creates=per_minute(own.creates_per_minute) or published.creates,
+            uploads=per_minute(own.uploads_per_minute) or published.uploads,
         )
+
+    def throttle(self, job: Job) -> Throttle:
+        """How fast this account may be asked, over all jobs of this process."""
+        with self._lock:
+            return self._throttles.setdefault(f"{job.dialect} {job.account}", Throttle())
 
     def api_key(self, provider: str) -> str:
         """The provider's key.

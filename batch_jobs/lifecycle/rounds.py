@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
+from batch_jobs.lifecycle.admission import shard_limits
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.sharing import Overtaken, Sorted, adopt, sort_out, still_free, tell_waits
 from batch_jobs.models import EventName, Outcome, ShardState
-from batch_jobs.render.bodies import BodyReader, cut
+from batch_jobs.render.bodies import BodyReader, cut, tokens_of
 from batch_jobs.render.items import PlannedItem, read_items
 from batch_jobs.storage import events, items, shards
 from batch_jobs.storage.files import atomic_file, sha256_of
@@ -47,12 +48,13 @@ def _make_shards(run: Run, job: Job, waiting: Sequence[int]) -> None:
     project, made = run.project, 0
     with project.ledger.read() as connection:
         next_shard = len(shards.of_job(connection, job.task_id, job.round))
-    limits = project.limits(job.provider)
+        limits = shard_limits(project, connection, job)
     codec = codec_for(run.project.entry(job.provider).dialect, job.endpoint)
     overhead = len(codec.encode_line(custom_id(key_of(job.task_id, job.round, 9999), waiting[-1]), b""))
     sizes = (planned.length + overhead for planned in planned_items(run, job, waiting))
     with closing(planned_items(run, job, waiting)) as source, BodyReader(project.workspace.plan(job.task_id)) as reader:
-        for count in cut(sizes, limits.max_requests, limits.max_bytes):
+        most = limits.max_requests, limits.max_bytes, limits.max_enqueued_tokens
+        for count in cut(sizes, *most, overhead_bytes=overhead):
             chosen = [next(source) for _ in range(count)]
             _make_shard(run, job, next_shard + made, chosen, reader, codec)
             made += 1
@@ -89,10 +91,13 @@ def _make_shard(run: Run, job: Job, number: int, chosen: list[PlannedItem], read
     numbers = [planned.item for planned in chosen]
     with run.project.ledger.read() as connection:
         records: dict[int, ItemRecord] = items.some(connection, job.task_id, numbers) if job.round else {}
+    tokens = 0
     with atomic_file(path) as handle:
         for planned in chosen:
             last = records[planned.item].last_outcome if planned.item in records else None
-            handle.write(codec.encode_line(custom_id(key, planned.item), body_of(reader, codec, job, planned, last)))
+            body = body_of(reader, codec, job, planned, last)
+            tokens += tokens_of(len(body))
+            handle.write(codec.encode_line(custom_id(key, planned.item), body))
     shard = Shard(
         task_id=job.task_id,
         round=job.round,
@@ -107,6 +112,7 @@ def _make_shard(run: Run, job: Job, number: int, chosen: list[PlannedItem], read
         prompt_sha256=job.prompt_sha256,
         schema_sha256=job.schema_sha256,
         rendered_at=run.project.clock(),
+        tokens=tokens,
     )
     with run.write() as connection:
         still_free(run, job, connection, [planned.fingerprint for planned in chosen])

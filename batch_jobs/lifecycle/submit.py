@@ -1,8 +1,8 @@
 """Submission: the only place where money is spent without an answer, so every step of it is durable first.
 
-rendered -> submitting (the intent) -> exactly one create POST -> submitted (the id). What ends in anything but a
-clear answer is an unknown outcome: look for the batch by its key, wait out the quarantine, look again, and only
-then send it again.
+rendered -> submitting (the intent, taken only with room in the queue) -> exactly one create POST -> submitted (the
+id). What ends in anything but a clear answer is an unknown outcome: look for the batch by its key, wait out the
+quarantine, look again, and only then send it again.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import contextlib
 from datetime import UTC, datetime
 
-from batch_jobs.errors import ProviderError, RequestRejected, StoreError
+from batch_jobs.errors import ProviderError, RateLimited, RequestRejected, StoreError
+from batch_jobs.lifecycle.admission import NotNow, back_to_rendered, find_room
 from batch_jobs.lifecycle.run import Run
+from batch_jobs.lifecycle.throttle import Verb
 from batch_jobs.models import BatchState, BatchView, EventName, Phase, ShardState
 from batch_jobs.storage import events, jobs, shards
 from batch_jobs.storage.files import sha256_of
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
+from providers.codes import QUEUE_CODES
 from providers.contract import Provider, ShardFile
 
 A_DAY = 86_400.0
+UPLOAD_LASTS_SECONDS = 40 * 3600.0
+"""How long an upload is used; Gemini keeps one for 48 hours."""
 
 
 def shard_file(run: Run, shard: Shard) -> ShardFile:
@@ -32,22 +37,24 @@ def submit_shard(run: Run, job: Job, shard: Shard) -> Shard:
     """Submit a rendered shard.
 
     Returns:
-        The shard: submitted; unknown when the create gave no clear answer.
+        The shard: submitted; unknown when the create gave no clear answer; merged when it was split.
 
     Raises:
+        NotNow: no room in the queue, or too many requests; the shard is rendered as before.
         ProviderError: definitely not accepted; the shard is rendered as before.
         StoreError: the shard's file is not what was rendered.
     """
+    with run.project.ledger.read() as connection:
+        find_room(run, connection, job, shard)  # before anything is uploaded for nothing
     provider, file = run.project.provider(job), shard_file(run, shard)
     if sha256_of(file.path) != shard.sha256:
         raise StoreError(f"{file.path}: was changed after it was rendered; put it back, or cancel the job")
-    if shard.file_id is None:
-        file_id = provider.upload(file)
-        with run.write() as connection:
-            shard = shards.change(connection, shard, file_id=file_id)
+    shard = _uploaded(run, job, shard, provider, file)
+    _throttled(run, job, Verb.CREATE)
     with run.write() as connection:
         if jobs.get(connection, job.task_id).phase is not job.phase:
             return shard  # paused or cancelled meanwhile: not sent
+        find_room(run, connection, job, shard)  # nobody else can take it until this is committed
         # a lost create may turn up with the time of when it was sent, so that time is kept
         since = shard.submitting_at if shard.was_unknown else run.project.clock()
         values = {"submitting_at": since, "account": job.account, "creates": shard.creates + 1}
@@ -56,18 +63,67 @@ def submit_shard(run: Run, job: Job, shard: Shard) -> Shard:
     return _create(run, job, shard, provider, file)
 
 
+def _uploaded(run: Run, job: Job, shard: Shard, provider: Provider, file: ShardFile) -> Shard:
+    """The shard with an upload that the provider still has; one that waited for room too long is uploaded anew."""
+    now = run.project.clock()
+    if shard.file_id is not None and now - (shard.uploaded_at or now) < UPLOAD_LASTS_SECONDS:
+        return shard
+    _throttled(run, job, Verb.UPLOAD)
+    try:
+        file_id = provider.upload(file)
+    except RateLimited as error:
+        _hold(run, job, error)
+        raise
+    with run.write() as connection:
+        return shards.change(connection, shard, file_id=file_id, uploaded_at=now)
+
+
+def _throttled(run: Run, job: Job, verb: Verb) -> None:
+    """Ask for one request of the account's rate.
+
+    Raises:
+        NotNow: it is used up for now.
+    """
+    limits = run.project.limits(job.provider, job.model)
+    seconds = run.project.throttle(job).take(verb, limits, run.project.clock())
+    if seconds > 0:
+        raise NotNow(seconds)
+
+
+def _hold(run: Run, job: Job, error: RateLimited) -> None:
+    """Retry-After is the account's, not the shard's."""
+    if error.retry_after_seconds:
+        run.project.throttle(job).hold(error.retry_after_seconds, run.project.clock())
+
+
 def _create(run: Run, job: Job, shard: Shard, provider: Provider, file: ShardFile) -> Shard:
     try:
         view = provider.create_batch(file, shard.file_id)
     except ProviderError as error:
         if not error.definite:
             return mark_unknown(run, job, shard, str(error))
+        if isinstance(error, RateLimited):
+            return _full(run, job, shard, error)
         with run.write() as connection:
             shards.move(connection, shard, ShardState.RENDERED, file_id=None)
             data = {"shard_key": shard.shard_key, "code": error.code, "why": error.message}
             events.add(connection, job.task_id, EventName.SHARD_REFUSED, data)
         raise
     return _record(run, job, shard, view, EventName.SHARD_SUBMITTED)
+
+
+def _full(run: Run, job: Job, shard: Shard, error: RateLimited) -> Shard:
+    """The create was refused for now: by a full queue, or by a rate where it says for how long and is not repeated.
+
+    Raises:
+        RateLimited: the shard is rendered as before.
+    """
+    _hold(run, job, error)
+    of_the_queue = error.code in QUEUE_CODES or error.retry_after_seconds is None or shard.refusals > 0
+    shard = back_to_rendered(run, job, shard, error.code or "", error.message, lesson=of_the_queue)
+    if shard.state is ShardState.RENDERED:
+        raise error
+    return shard
 
 
 def mark_unknown(run: Run, job: Job, shard: Shard, why: str) -> Shard:

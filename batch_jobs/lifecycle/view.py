@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from batch_jobs.lifecycle.admission import waiting_for_room
 from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.manifest import iso
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.room import RoomWait
 from batch_jobs.models import JobOutcome, Mode, Outcome, Phase, ShardState, Status
 from batch_jobs.storage import calls, claims, items, jobs, shards
 from batch_jobs.storage.jobs import Job
@@ -35,7 +37,7 @@ _JSON_FIELDS = (
         "simulated",
     ),
     *("file_name", "rows", "items", "sent", "from_cache", "succeeded", "failed", "reasons", "round", "provider_state"),
-    *("unknown_outcomes", "waits_for", "batch_done", "batch_total", "eta_seconds", "output"),
+    *("unknown_outcomes", "waits_for", "waits_for_room", "batch_done", "batch_total", "eta_seconds", "output"),
 )
 
 
@@ -48,6 +50,7 @@ class JobView:
         answered_items: items with a valid answer so far, known ones included.
         succeeded, failed: rows, once the output is written; they sum up to `rows`.
         waits_for: items that other jobs of the store have under way, whose answers this one waits for, by task_id.
+        waits_for_room: batches of the round under way that find no room in the provider's queue.
         batch_done, batch_total: the provider's counts of the round under way.
         eta_seconds: remaining time, where it can be told.
         output: the finished file as it was delivered, else the copy in batch_output.
@@ -80,6 +83,7 @@ class JobView:
     provider_state: str | None
     unknown_outcomes: int
     waits_for: dict[str, int]
+    waits_for_room: RoomWait | None
     batch_done: int
     batch_total: int
     eta_seconds: float | None
@@ -100,6 +104,7 @@ class JobView:
         tokens = {"input": self.input_tokens, "cached": self.cached_tokens, "output": self.output_tokens}
         return {
             **{name: getattr(self, name) for name in _JSON_FIELDS},
+            "waits_for_room": asdict(self.waits_for_room) if self.waits_for_room is not None else None,
             "tokens": tokens,
             "cost_usd": round(self.cost_usd, 6) if self.price_known else None,
             "seconds": round(self.seconds, 1),
@@ -128,12 +133,16 @@ def view(project: Project, task_id: str) -> JobView:
         of_job = shards.of_job(connection, task_id)
         spent = calls.spent(connection, task_id)
         typical = shards.typical_seconds(connection, job.provider, job.model, simulated=job.simulated)
-        waits_for = claims.waited_for(connection, task_id) if job.phase is Phase.RUNNING else {}
+        running = job.phase is Phase.RUNNING
+        waits_for = claims.waited_for(connection, task_id) if running else {}
+        of_round = [shard for shard in of_job if shard.round == job.round]
+        room = waiting_for_room(project, connection, job, of_round) if running else None
     return JobView(
         **_of_job(project, job),
         **_of_items(job, counts),
         **_of_shards(job, of_job, typical, project.clock()),
         waits_for=waits_for,
+        waits_for_room=room,
         calls=spent.calls,
         input_tokens=spent.input_tokens,
         cached_tokens=spent.cached_tokens,
@@ -172,7 +181,7 @@ def _of_items(job: Job, counts: Counter[str]) -> dict[str, Any]:
 
 
 def _of_shards(job: Job, of_job: list[Shard], typical: float | None, now: float) -> dict[str, Any]:
-    under_way = [shard for shard in of_job if shard.round == job.round]
+    under_way = [shard for shard in of_job if shard.round == job.round and not shard.split]
     return {
         "provider_state": _word(under_way),
         "unknown_outcomes": sum(shard.state is ShardState.UNKNOWN for shard in of_job),

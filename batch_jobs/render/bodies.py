@@ -39,17 +39,42 @@ class BodyReader:
         return beginning[: item.shared] + handle.read(item.length - item.shared)
 
 
-def cut(sizes: Iterable[int], max_requests: int, max_bytes: int) -> Iterator[int]:
+BYTES_PER_TOKEN = 4
+
+
+def tokens_of(body_bytes: int) -> int:
+    """What a body weighs in a provider's queue, estimated: a token for each 4 bytes begun."""
+    return -(-body_bytes // BYTES_PER_TOKEN)
+
+
+def cut(
+    sizes: Iterable[int],
+    max_requests: int,
+    max_bytes: int,
+    max_tokens: int | None = None,
+    *,
+    overhead_bytes: int = 0,
+) -> Iterator[int]:
     """Cut a sequence of line sizes (bytes) into shards: yields how many lines each shard takes, in order.
 
-    A line larger than `max_bytes` gets a shard of its own: the provider will say what it thinks of it.
+    A line larger than a limit gets a shard of its own: the provider will say what it thinks of it.
+
+    Args:
+        sizes: of the lines, in bytes.
+        max_requests: lines of a shard.
+        max_bytes: bytes of a shard.
+        max_tokens: estimated input tokens of a shard; None for no limit.
+        overhead_bytes: of each line, what is around its body and no input of the model.
     """
-    count = total = 0
+    count = total = tokens = 0
     for size in sizes:
-        if count and (count == max_requests or total + size > max_bytes):
+        weight = 0 if max_tokens is None else tokens_of(size - overhead_bytes)
+        too_heavy = max_tokens is not None and tokens + weight > max_tokens
+        if count and (count == max_requests or total + size > max_bytes or too_heavy):
             yield count
-            count = total = 0
+            count = total = tokens = 0
         count += 1
         total += size
+        tokens += weight
     if count:
         yield count

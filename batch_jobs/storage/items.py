@@ -103,6 +103,12 @@ def assign(connection: Connection, task_id: str, chosen: Sequence[int], round_no
     execute_many(connection, query, ("to_round", "to_shard", "more", "job", "which"), rows)
 
 
+def unassign(connection: Connection, task_id: str, round_no: int, shard_no: int) -> None:
+    """Take items out of a shard that was never accepted; they are in no shard of the round, and had no attempt."""
+    query = update(items).where(items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)
+    connection.execute(query.values(round=None, shard=None, attempts=items.c.attempts - 1))
+
+
 def of_shard(connection: Connection, task_id: str, round_no: int, shard_no: int) -> dict[int, ItemRecord]:
     """The items sent in one shard."""
     return _records(connection, items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)

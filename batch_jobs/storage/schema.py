@@ -6,7 +6,7 @@ against each other.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import JSON, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 ledger = MetaData()
 cache = MetaData()
@@ -99,6 +99,24 @@ provider_batches = Table(
     Column("ended_at", Float),
     Column("merged_at", Float),
     Column("discarded_at", Float),
+    Column("tokens", Integer, nullable=False, server_default=text("0")),
+    Column("uploaded_at", Float),
+    Column("refusals", Integer, nullable=False, server_default=text("0")),
+    Column("refused_at", Float),
+    Column("refused_ids", JSON),
+    Column("split", Integer, nullable=False, server_default=text("0")),
+)
+
+learned_limits = Table(
+    "learned_limits",
+    ledger,
+    Column("account", Text, primary_key=True),
+    Column("dialect", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("tokens", Integer),
+    Column("shard_tokens", Integer),
+    Column("told", Integer, nullable=False),
+    Column("learned_at", Float, nullable=False),
 )
 
 calls = Table(

@@ -25,6 +25,9 @@ class Shard:
         creates: how many create POSTs were begun for it.
         discarded_at: when the provider was told to delete its files of this batch.
         was_unknown: a create once ended without a clear answer, so a late double may still appear.
+        tokens: what it weighs in the provider's queue, estimated; `refusals` of its creates met a full queue.
+        refused_ids: provider batches that were made of it and failed because the queue was full; nothing was executed.
+        split: the provider's queue can never hold it, so its items went into smaller shards of the same round.
     """
 
     task_id: str
@@ -54,6 +57,12 @@ class Shard:
     ended_at: float | None = None
     merged_at: float | None = None
     discarded_at: float | None = None
+    tokens: int = 0
+    uploaded_at: float | None = None
+    refusals: int = 0
+    refused_at: float | None = None
+    refused_ids: list[str] | None = None
+    split: bool = False
 
 
 def key_of(task_id: str, round_no: int, shard_no: int) -> str:
@@ -140,9 +149,11 @@ def typical_seconds(
 
 
 def taken_batch_ids(connection: Connection, shard: Shard) -> set[str]:
-    """Provider batch ids that other shards, of any job, have recorded."""
+    """Provider batch ids that are not this shard's: recorded for others, of any job, or refused and done with."""
     query = select(table.c.batch_id).where(table.c.batch_id.is_not(None), table.c.shard_key != shard.shard_key)
-    return set(connection.execute(query).scalars())
+    refused = select(table.c.refused_ids).where(table.c.refused_ids.is_not(None))
+    others = (batch_id for ids in connection.execute(refused).scalars() for batch_id in ids or ())
+    return set(connection.execute(query).scalars()).union(others)
 
 
 def _same(shard: Shard) -> tuple[Any, ...]:
@@ -153,5 +164,5 @@ def _from_row(row: Any) -> Shard:
     values = dict(row._mapping)
     values["state"] = ShardState(values["state"])
     values["batch_state"] = BatchState(values["batch_state"]) if values["batch_state"] else None
-    values["was_unknown"] = bool(values["was_unknown"])
+    values["was_unknown"], values["split"] = bool(values["was_unknown"]), bool(values["split"])
     return Shard(**values)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from .behaviour import Behaviour
 from .handling import owner_of, reply
 from .sandbox import Sandbox
+from .timeline import ends_at
 from .wires import settle_all
 
 MOST_SECONDS = 10 * 365 * 86_400
@@ -76,6 +77,9 @@ def creates(box: Box) -> Response:
             "requests": batch.total,
             "shard_key": batch.spec.get("display_name") or batch.spec.get("metadata"),
             "cancelled": batch.cancelled_at is not None,
+            "ends_at": _utc(ends_at(batch)),
+            "tokens": batch.plan.tokens,
+            "problems": [problem.code for problem in batch.plan.problems],
         }
         for batch in found
     ]

@@ -14,6 +14,7 @@ import orjson
 from starlette.responses import FileResponse, Response
 
 from .behaviour import DOWNLOAD_KINDS, FaultKind
+from .enqueued import enqueue
 from .execute import settle
 from .faults import Subject, batch_faults, delay_seconds, file_faults, plan_batch
 from .gate import Ending
@@ -52,7 +53,11 @@ class Progress:
 def accept(
     box: Sandbox, incoming: Incoming, *, batch_id: str, scan: Scan, input_path: str, spec: Body, endpoint: str = ""
 ) -> BatchRow:
-    """Make a batch durable; a scan with problems makes one that fails."""
+    """Make a batch durable; a scan with problems makes one that fails.
+
+    Raises:
+        Refused: 429, its queue is full.
+    """
     subject = _subject(box, incoming, batch_id, input_path, spec)
     met = batch_faults(box.behaviour, subject)
     plan = plan_batch(box.behaviour, met, subject)
@@ -72,8 +77,7 @@ def accept(
         listed_at=created_at + delay_seconds(met.get(FaultKind.LIST_LAG), subject.lot),
         spec=spec,
     )
-    box.state.add_batch(batch)
-    return batch
+    return enqueue(box, incoming, batch)
 
 
 def _subject(box: Sandbox, incoming: Incoming, batch_id: str, input_path: str, spec: Body) -> Subject:

@@ -170,6 +170,7 @@ class Behaviour:
             A sixth of it may come at once.
         max_batch_requests: requests of one batch; 0 for the provider's own limit.
         max_batch_bytes: bytes of one batch; 0 for the provider's own limit.
+        max_enqueued_tokens: input tokens of all open batches of a key and model; 0 for no limit.
         faults: what goes wrong, see `Fault`.
     """
 
@@ -181,6 +182,7 @@ class Behaviour:
     requests_per_minute: int = 0
     max_batch_requests: int = 0
     max_batch_bytes: int = 0
+    max_enqueued_tokens: int = 0
     faults: tuple[Fault, ...] = ()
 
     @classmethod

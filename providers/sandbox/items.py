@@ -18,7 +18,7 @@ from .records import BatchRow, BillLine
 from .sandbox import Sandbox
 from .wire import Answer, Ask, Body, Place, Problem, Unrun, Wire, needles, short_hash
 
-_UNREADABLE = (AttributeError, TypeError, KeyError, ValueError, IndexError, OverflowError, RecursionError)
+UNREADABLE = (AttributeError, TypeError, KeyError, ValueError, IndexError, OverflowError, RecursionError)
 """What an odd body or schema may raise on the way to an answer."""
 
 _TWISTS = (FaultKind.ITEM_REFUSED, FaultKind.ITEM_TRUNCATED, FaultKind.ITEM_INVALID_JSON)
@@ -60,7 +60,7 @@ def answered(
             return problem
         ask = wire.ask(cast(Body, body), place)
         return ask, _execute(box, ask, asker, met)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return Problem(400, f"The request can't be read: {type(error).__name__}: {error} (simulated)")
 
 

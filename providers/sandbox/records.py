@@ -49,6 +49,7 @@ class BatchPlan:
         empty_ids: shows an absent result file as "".
         long_file_id: its output file has an id that is too long to be deleted.
         item_faults: for its items.
+        tokens: what it weighs in its queue, where queues are limited.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
@@ -66,6 +67,7 @@ class BatchPlan:
     empty_ids: bool = False
     long_file_id: bool = False
     item_faults: tuple[Fault, ...] = ()
+    tokens: int = 0
 
     @classmethod
     def from_json(cls, text: bytes) -> BatchPlan:

@@ -17,7 +17,7 @@ import pytest
 
 from batch_jobs import system
 from batch_jobs.errors import ConnectionFailed, ProviderError, RequestRejected, ServerFailed, TimedOut, UnreadableReply
-from batch_jobs.lifecycle import advance, checking, collect, control, merge, submit
+from batch_jobs.lifecycle import checking, collect, control, merge, passes, submit
 from batch_jobs.lifecycle.checking import Range
 from batch_jobs.lifecycle.merge import Merger
 from batch_jobs.lifecycle.policy import MassRule, Next, after_attempt
@@ -67,7 +67,7 @@ def id_is_recorded_late(patch: Patch) -> None:
             values = {"batch_id": view.batch_id, "batch_state": view.state, "submitted_at": now}
             return shards.move(connection, shard, ShardState.SUBMITTED, **values)
 
-    patch.setattr(advance, "submit_shard", create_first)
+    patch.setattr(passes, "submit_shard", create_first)
 
 
 def reconcile_is_off(patch: Patch) -> None:
@@ -82,7 +82,7 @@ def quarantine_is_off(patch: Patch) -> None:
     def at_once(run: Run, job: Job, shard: Shard) -> Shard:
         return reconcile(run, job, replace(shard, unknown_at=0.0))
 
-    patch.setitem(advance._SHARD_STEPS, ShardState.UNKNOWN, at_once)
+    patch.setitem(passes._SHARD_STEPS, ShardState.UNKNOWN, at_once)
 
 
 def sdk_retries_are_on(patch: Patch) -> None:
@@ -157,7 +157,7 @@ def expired_output_is_dropped(patch: Patch) -> None:
         with run.write() as connection:
             return shards.move(connection, shard, ShardState.FETCHED)
 
-    patch.setitem(advance._SHARD_STEPS, ShardState.ENDED, nothing)
+    patch.setitem(passes._SHARD_STEPS, ShardState.ENDED, nothing)
 
 
 def counted_before_cached(patch: Patch) -> None:
@@ -233,7 +233,7 @@ def a_poll_error_fails_the_batch(patch: Patch) -> None:
     def give_up(run: Run, job: Job, shard: Shard, error: ProviderError) -> None:
         merge.reject_shard(run, job, shard, RequestRejected(error.message))
 
-    patch.setattr(advance, "_provider_failed", give_up)
+    patch.setattr(passes, "_provider_failed", give_up)
 
 
 def unknown_states_are_final(patch: Patch) -> None:
@@ -261,7 +261,7 @@ def files_are_deleted_too_early(patch: Patch) -> None:
         run.project.provider(job).discard(shard.batch_id or "", shard.file_id)
         return fetch(run, job, shard)
 
-    patch.setitem(advance._SHARD_STEPS, ShardState.ENDED, clean)
+    patch.setitem(passes._SHARD_STEPS, ShardState.ENDED, clean)
 
 
 def any_error_is_a_mass_error(patch: Patch) -> None:
@@ -281,7 +281,7 @@ def rejected_items_end_in_another_commit(patch: Patch) -> None:
         with run.write() as connection:
             shards.move(connection, shard, ShardState.MERGED, merged_at=run.project.clock())
 
-    patch.setattr(advance, "reject_shard", reject)
+    patch.setattr(passes, "reject_shard", reject)
 
 
 def _bugs() -> Iterator[Bug]:
@@ -301,7 +301,7 @@ def _bugs() -> Iterator[Bug]:
     yield Bug("files are not synced", files_are_not_synced, power, (Kind.TROUBLE, Kind.STORE, lost))
     yield Bug("double ids are accepted", double_ids_are_accepted, (Fault.ROW_DOUBLED,), (mixed, outcome))
     yield Bug("expired output is dropped", expired_output_is_dropped, (Fault.EXPIRES,), (paid,))
-    yield Bug("costs are added again", costs_are_added_again, CRASHES, (Kind.COST,))
+    yield Bug("costs are added again", costs_are_added_again, CRASHES, (Kind.COST,), 30)
     yield Bug("doubles are left alone", doubles_are_left_alone, late, (Kind.DOUBLE_LEFT,), 30)
     yield Bug("unknown ids are guessed", unknown_ids_are_guessed, (Fault.UNKNOWN_ID, Fault.ROW_MISSING), (mixed, paid))
     yield Bug("any account will do", any_account_will_do, (Fault.OTHER_KEY,), (Kind.ACCOUNT,))

@@ -59,6 +59,7 @@ class Fault(StrEnum):
     UNKNOWN_STATE = "batch: a state that nobody knows"
     COUNTS_LIE = "batch: counts lie"
     SLOW_BATCH = "batch: takes over a day"
+    QUEUE_FULL = "account: the queue takes only so many requests"
     TOKEN_LIMIT = "batch: fails, token_limit_exceeded"
     VALIDATION = "batch: fails at validation"
     EXPIRES = "batch: expires half done"

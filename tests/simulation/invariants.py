@@ -110,7 +110,7 @@ def _check_sent(books: Books) -> None:
     """Nothing is at the provider that the ledger takes for never sent."""
     for batch in books.batches:
         shard = books.shards.get(batch.key)
-        if not batch.too_late and (shard is None or shard["state"] == ShardState.RENDERED):
+        if not batch.too_late and not batch.refused and (shard is None or shard["state"] == ShardState.RENDERED):
             state = shard["state"] if shard else "not there"
             raise Violation(Kind.NOT_IN_LEDGER, f"{batch.batch_id} was accepted, and its shard is {state}")
 

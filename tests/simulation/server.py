@@ -30,6 +30,8 @@ from tests.simulation.violations import Kind, Violation
 
 HOUR = 3600.0
 TRANSIENT_PROBLEM = "token_limit_exceeded"
+QUEUE_TAKES = 4
+"""Requests under way, where the queue is limited: one shard of 3, or two of 2."""
 PROBLEMS = ("invalid_json_line", "duplicate_custom_id", "model_mismatch")
 
 
@@ -45,6 +47,7 @@ class Batch:
         left_alone: a double that ran on in plain sight when our side looked at the batch that it goes by.
         fetched: its results were handed out.
         gone: the provider denied that there is such a batch.
+        without_room: the queue was full when it was made, so it will fail.
     """
 
     batch_id: str
@@ -65,6 +68,12 @@ class Batch:
     left_alone: bool = False
     fetched: bool = False
     gone: bool = False
+    without_room: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """It failed for want of room in the queue, nothing of it was executed, and its shard may be sent again."""
+        return any(problem.code == TRANSIENT_PROBLEM for problem in self.problems)
 
     @property
     def job(self) -> str:
@@ -129,12 +138,24 @@ class Server:
         self.batches.append(batch)
         return batch
 
+    def has_room(self, number: int) -> bool:
+        """Whether so many requests fit into the queue beside those that are under way; none of it is a draw."""
+        if self.faults.quiet or Fault.QUEUE_FULL not in self.faults.on:
+            return True
+        now = self.now()
+        running = [b for b in self.batches if b.accepted_at <= now < b.ends_at and not b.state.terminal]
+        fits = not running or sum(len(batch.requests) for batch in running) + number <= QUEUE_TAKES
+        if not fits:
+            self.faults.note(Fault.QUEUE_FULL)
+        return fits
+
     def _audit(self, new: Batch) -> None:
         """The promise itself, at the moment when money is about to be spent."""
         if new.too_late:
             return
         for other in self.batches:
-            if other.key == new.key and not other.too_late:
+            self.settle(other)
+            if other.key == new.key and not other.too_late and not other.refused:
                 self.report(Violation(Kind.PAID_TWICE, f"a second batch was made for shard {_short(new.key)}"))
         for sent in new.requests:
             self._audit_item(sent.event, new.job, _short(new.key), new)
@@ -160,7 +181,7 @@ class Server:
 
     def _is_orphan(self, batch: Batch, new: Batch | None) -> bool:
         """One of two batches of a shard, and not the one that our side goes by."""
-        others = [other for other in self.batches if other is not batch] + ([new] if new else [])
+        others = [each for each in self.batches if each is not batch and not each.refused] + ([new] if new else [])
         return not batch.looked and (batch.too_late or any(other.key == batch.key for other in others))
 
     def find(self, batch_id: str) -> Batch | None:
@@ -232,7 +253,7 @@ class Server:
 
     def _end(self, batch: Batch) -> None:
         strikes = self.faults.strikes
-        if strikes(Fault.TOKEN_LIMIT):
+        if batch.without_room or strikes(Fault.TOKEN_LIMIT):
             self._fail(batch, TRANSIENT_PROBLEM, Fate.NOT_NOW)
         elif strikes(Fault.VALIDATION):
             self._fail(batch, self.faults.pick("problem", PROBLEMS), Fate.NOT_RUN)

@@ -32,6 +32,7 @@ from batch_jobs.lifecycle import (
     concurrent,
     filing,
     merge,
+    passes,
 )
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
 from batch_jobs.render.items import Place, read_places
@@ -127,6 +128,7 @@ def set_up() -> Iterator[Stage]:
         for module in (leases, events, jobs, claims):
             patch.setattr(module, "time", stage)
         patch.setattr(advance, "random", stage)
+        patch.setattr(passes, "random", stage)
         patch.setattr(leases, "holder_name", stage.holder_name)
         patch.setattr(leases, "_is_dead", stage.is_dead)
         patch.setattr(leases, "release", _release_of_the_living(stage, leases.release))

@@ -159,7 +159,11 @@ class Wire:
         if faults.strikes(Fault.CREATE_ACCEPTED_TOO_LATE):
             late = server.quarantine + faults.between("too late", 60, 1200)
             self._lose(server.accept(shard.key, requests, late))
+        has_room = server.has_room(len(requests))
+        if not has_room and server.keyless:
+            raise RateLimited("too many requests in the queue")
         batch = server.accept(shard.key, requests)
+        batch.without_room = not has_room
         if faults.strikes(Fault.CREATE_REPLY_LOST):
             raise faults.pick("lost", (ConnectionFailed, TimedOut, UnreadableReply))
         if faults.strikes(Fault.CREATE_ACCEPTED_THEN_500):

@@ -45,7 +45,7 @@ CRASH_CHANCE = 0.06
 EQUAL_ERRORS_MIN = 4
 SECTIONS: dict[str, Any] = {
     "polling": {"min_seconds": 5, "max_seconds": 7200},
-    "submission": {"quarantine_seconds": QUARANTINE},
+    "submission": {"quarantine_seconds": QUARANTINE, "parallel_transfers": 1},
     "rounds": {"equal_errors_min": EQUAL_ERRORS_MIN},
 }
 LATER = ["event-6", "event-4", "event-5", "UNRENDERABLE", "event-7", "event-4"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_jobs.render.bodies import cut
+from batch_jobs.render.bodies import cut, tokens_of
 
 SIZES = st.lists(st.integers(1, 60), max_size=80)
 
@@ -33,6 +33,22 @@ def test_a_shard_is_as_full_as_it_can_be(sizes: list[int], max_requests: int, ma
         taken, following = sizes[start : start + count], sizes[start + count]
         assert count == max_requests or sum(taken) + following > max_bytes
         start += count
+
+
+@given(SIZES, st.integers(1, 20), st.integers(1, 20), st.integers(0, 9))
+def test_no_shard_weighs_more_than_the_queue_takes(
+    bodies: list[int], max_requests: int, max_tokens: int, around: int
+) -> None:
+    sizes = [body + around for body in bodies]
+    counts = list(cut(sizes, max_requests, 10_000, max_tokens, overhead_bytes=around))
+    assert sum(counts) == len(sizes)
+    start = 0
+    for count in counts:
+        weight = sum(tokens_of(body) for body in bodies[start : start + count])
+        assert weight <= max_tokens or count == 1
+        start += count
+        if start < len(bodies):
+            assert count == max_requests or weight + tokens_of(bodies[start]) > max_tokens
 
 
 @given(SIZES, st.integers(1, 20), st.integers(1, 100))

@@ -13,6 +13,7 @@ import pytest
 from batch_jobs.cli import show
 from batch_jobs.config import ModelEntry, PriceEntry
 from batch_jobs.lifecycle.plan import PlanFigures
+from batch_jobs.lifecycle.room import RoomWait
 from batch_jobs.lifecycle.view import JobView
 from batch_jobs.models import JobOutcome, Mode, Parameters, Phase, Status
 from batch_jobs.storage.jobs import Job
@@ -27,6 +28,7 @@ FIGURES = PlanFigures(
     failed_rows=0,
     first_errors=[],
     shards=2,
+    waves=1,
     input_tokens=1_234_567,
     output_tokens=89_000,
     batch_usd=0.41,
@@ -71,6 +73,7 @@ def a_view(**changes: Any) -> JobView:
     values: dict[str, Any] = dict.fromkeys(JobView.__slots__)
     values.update(dict.fromkeys(["rows", "items", "sent", "from_cache", "answered_items", "failed_items"], 0))
     values["waits_for"] = {}
+    values["waits_for_room"] = None
     values.update(dict.fromkeys(["succeeded", "failed", "cells_changed", "round", "unknown_outcomes", "calls"], 0))
     values.update(dict.fromkeys(["batch_done", "batch_total", "input_tokens", "cached_tokens", "output_tokens"], 0))
     values.update(reasons={}, first_failures=[], cost_usd=0.0, price_known=True, seconds=0.0, simulated=False)
@@ -168,6 +171,19 @@ def test_the_plan_says_what_is_sent_and_what_it_costs() -> None:
     assert "2026-11-21" in text
     assert "1,234,567" in text
     assert "89,000" in text
+
+
+def test_the_plan_of_more_than_the_queue_takes() -> None:
+    figures = replace(FIGURES, shards=8, waves=3)
+    assert "to send in 8 batches, 3 waves: the provider's queue" in show.plan_lines(a_job(), figures, ENTRY)[0]
+    assert "waves" not in show.plan_lines(a_job(), replace(figures, waves=1), ENTRY)[0]
+    assert "waves" not in show.plan_lines(a_job(), replace(figures, mode=Mode.CONCURRENT), ENTRY)[0]
+
+
+def test_batches_that_wait_for_room() -> None:
+    room = RoomWait(2, 7, 3_000_000, 4_000_000)
+    lines = show.status_lines(a_view(status=Status.PROCESSING, phase=Phase.RUNNING, waits_for_room=room))
+    assert "waits         2 of 7 batches wait for room: 3.0M of 4.0M enqueued tokens" in lines
 
 
 def test_the_plan_of_single_calls() -> None:

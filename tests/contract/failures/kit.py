@@ -200,6 +200,12 @@ class Job:
             records = items.some(connection, self.task_id, range(ROWS))
         return [record.outcome for _, record in sorted(records.items())]
 
+    def attempts(self) -> list[int]:
+        """How often each item was sent."""
+        with self.project.ledger.read() as connection:
+            records = items.some(connection, self.task_id, range(ROWS))
+        return [record.attempts for _, record in sorted(records.items())]
+
     # -- what was sent, and what it cost ----------------------------------------------------------------------
 
     def sent(self) -> list[list[int]]:
@@ -216,7 +222,11 @@ class Job:
 
     def creates(self) -> int:
         """Batches that the provider has accepted of this job."""
-        return len(self._batches() - self.before.batches)
+        return len(self.batch_ids())
+
+    def batch_ids(self) -> set[str]:
+        """Their ids."""
+        return self._batches() - self.before.batches
 
     def billed(self) -> list[int]:
         """How often the provider has executed, and so billed, each event's request."""

@@ -11,9 +11,14 @@ from batch_jobs.models import Dialect, EventName, JobOutcome, Outcome, Phase, St
 from providers.sandbox.behaviour import Fault, FaultKind, Route
 from tests.contract.failures.between import Between, Document
 from tests.contract.failures.conftest import Start
-from tests.contract.failures.kit import ROWS, concurrently, every_dialect, gemini, only, openai, speaks
+from tests.contract.failures.kit import ROWS, anthropic, concurrently, every_dialect, gemini, only, openai, speaks
 
 ALL = list(range(ROWS))
+WEIGHT = 120
+"""More than a row's request weighs by our estimate, which counts what is around the text, too; less than two."""
+ROOM_FOR_TWO = {"batch_seconds": 20.0, "max_enqueued_tokens": 60}
+"""By the sandbox's count, which is that of its bill: 26 a row."""
+IN_TURN = {"parallel_transfers": 1}
 LOST = [FaultKind.REPLY_LOST, FaultKind.ACCEPT_LATE]
 
 
@@ -184,19 +189,59 @@ def test_f08_expired_half_done(start: Start, dialect: Dialect) -> None:
 def test_f09_the_queue_is_full_for_a_while(start: Start) -> None:
     job = start(Fault(FaultKind.BATCH_FAILS, code="token_limit_exceeded", times=2))
     assert job.run() is Came.DONE
-    assert job.creates() == 3
+    assert (job.creates(), job.sent()) == (3, [ALL])
+    assert (job.view.round, job.attempts()) == (0, [1] * ROWS)
+    assert [event.data["code"] for event in job.events(EventName.SHARD_REFUSED)] == ["token_limit_exceeded"] * 2
+    job.assert_all_answered_once()
+
+
+@speaks(openai, gemini)
+def test_f09_the_queue_stays_full(start: Start) -> None:
+    job = start(
+        Fault(FaultKind.BATCH_FAILS, code="token_limit_exceeded"), rounds={"equal_errors_min": 3, "max_hours": 5}
+    )
+    assert job.run() is Came.PAUSED
+    assert "Enqueued token limit reached" in str(job.view.message)
+    assert (job.outcomes(), job.billed(), job.attempts()) == ([None] * ROWS, [0] * ROWS, [1] * ROWS)
+    assert (job.view.round, len(job.events(EventName.ROUND_STARTED))) == (0, 1)
+    job.behave()
+    resume(job.project, job.task_id)
+    assert job.run() is Came.DONE
+    job.assert_all_answered_once()
+
+
+@every_dialect
+def test_f09_a_limit_is_learned_and_kept(start: Start) -> None:
+    """Two rows at once fit into the queue: the third and fourth wait for room, in the same round."""
+    job = start(behaviour=ROOM_FOR_TWO, provider={"limits": {"max_requests": 1}}, submission=IN_TURN)
+    assert job.run() is Came.DONE
+    assert job.sent() == [[0], [1], [2], [3]]
+    assert (job.view.round, job.attempts()) == (0, [1] * ROWS)
+    assert job.requests("queue_full") >= 1
     job.assert_all_answered_once()
 
 
 @speaks(openai)
-def test_f09_the_queue_stays_full(start: Start) -> None:
-    job = start(Fault(FaultKind.BATCH_FAILS, code="token_limit_exceeded"), rounds={"equal_errors_min": 3})
-    assert job.run() is Came.PAUSED
-    assert "Enqueued token limit reached" in str(job.view.message)
-    assert (job.outcomes(), job.billed()) == ([None] * ROWS, [0] * ROWS)
-    job.behave()
-    resume(job.project, job.task_id)
+def test_f09_a_batch_that_can_never_fit_is_cut_smaller(start: Start) -> None:
+    job = start(behaviour=ROOM_FOR_TWO)
     assert job.run() is Came.DONE
+    assert job.sent()[0] == ALL
+    assert sorted(item for shard in job.sent()[1:] for item in shard) == ALL
+    assert [event.data["told"] for event in job.events(EventName.LIMIT_LEARNED)] == [True]
+    assert (job.requests("queue_full"), job.view.round, job.attempts()) == (1, 0, [1] * ROWS)
+    job.assert_all_answered_once()
+
+
+@every_dialect
+def test_f09_within_a_known_limit_nothing_is_refused(start: Start) -> None:
+    limits = {"max_requests": 1, "max_enqueued_tokens": 2 * WEIGHT}
+    job = start(behaviour=ROOM_FOR_TWO, provider={"limits": limits})
+    assert job.advance().came is Came.WAIT
+    room = job.view.waits_for_room
+    assert room is not None
+    assert (room.batches, room.of, room.max_tokens) == (2, ROWS, 2 * WEIGHT)
+    assert job.run() is Came.DONE
+    assert (job.requests("queue_full"), job.creates()) == (0, ROWS)
     job.assert_all_answered_once()
 
 
@@ -227,7 +272,16 @@ def test_f11_more_bytes_than_a_batch_may_hold(start: Start) -> None:
     job.assert_all_answered_once()
 
 
-@every_dialect
+@speaks(openai)
+def test_f11_a_shard_with_too_many_tasks_is_cut_smaller(start: Start) -> None:
+    job = start(behaviour={"max_batch_requests": ROWS - 1})
+    assert job.run() is Came.DONE
+    assert [item for shard in job.sent()[1:] for item in shard] == ALL
+    assert (job.view.round, job.attempts()) == (0, [1] * ROWS)
+    job.assert_all_answered_once()
+
+
+@speaks(anthropic, gemini)
 def test_f11_a_shard_that_the_provider_finds_too_large(start: Start) -> None:
     job = start(behaviour={"max_batch_requests": ROWS - 1})
     assert job.run() is Came.DONE

@@ -82,6 +82,7 @@ def test_f34_the_file_is_not_the_one_that_was_rendered(start: Start) -> None:
     path = job.project.workspace.shard(job.task_id, 0, 0)
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
+    job.wait(60)  # longer than a refused shard waits
     with pytest.raises(StoreError, match="was changed after it was rendered"):
         job.advance()
     assert job.creates() == 0

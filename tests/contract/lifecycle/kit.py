@@ -450,6 +450,7 @@ def write_project(folder: Path, **sections: Any) -> Path:
     config = {
         "tasks": {"summarize": {**task, "data_cases": {"loss": case}}},
         "providers": {"openai": {**provider, "limits": sections.pop("limits", {})}},
+        "submission": {"parallel_transfers": 1} | sections.pop("submission", {}),
         "concurrent": {"max_workers": 1, "attempts": 3, "min_wait_seconds": 0, "max_wait_seconds": 0},
         **sections,
     }

@@ -180,7 +180,7 @@ def test_a_crash_between_merge_and_pause_loses_nothing(make_world: MakeWorld, mo
     world = make_world(rounds=RULE)
     mixed(world)
     with monkeypatch.context() as patch:
-        patch.setattr("batch_jobs.lifecycle.advance.pause_on_mass_error", _die)
+        patch.setattr("batch_jobs.lifecycle.passes.pause_on_mass_error", _die)
         with pytest.raises(KeyboardInterrupt):
             world.run()
     assert world.run() is Came.PAUSED
