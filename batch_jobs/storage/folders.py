@@ -7,6 +7,7 @@ appear whole (temp and rename); many are made durable together, by one file syst
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import uuid
@@ -128,11 +129,11 @@ class FolderStore:
                 os.mkdir(f"{aside}/ai_results")
                 _dump(_result(aside, answer.name), answer.result)
             os.rename(aside, folder)
-        except OSError:
+        except OSError as error:
             remove_tree(Path(aside))
-            if not os.path.isdir(folder):
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise
-            return False
+            return False  # there was one, whether or not another job has moved it since
         return True
 
     def _complete(self, folder: str, answer: Filed) -> None:
