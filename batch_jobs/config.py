@@ -94,10 +94,12 @@ class ParameterEntry(_Strict):
 
 
 class ProviderLimits(_Strict):
-    """Limits of one provider batch; where left out, the provider's published ones hold."""
+    """Limits of one provider batch, and of single calls a minute; where left out, the provider's own ones hold."""
 
     max_requests: int | None = Field(default=None, gt=0)
     max_bytes: int | None = Field(default=None, gt=0)
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    tokens_per_minute: int | None = Field(default=None, gt=0)
 
 
 class ProviderEntry(_Strict):
@@ -167,6 +169,8 @@ class Concurrent(_Strict):
     min_wait_seconds: float = Field(default=4, ge=0)
     max_wait_seconds: float = Field(default=10, ge=0)
     max_seconds: float = Field(default=900, gt=0)
+    breaker_failures: int = Field(default=5, ge=1)
+    breaker_seconds: float = Field(default=15, gt=0)
 
 
 class Intake(_Strict):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from batch_jobs.config import BASE_URL_VARIABLES, ProviderEntry, Settings, load_settings, pick
 from batch_jobs.errors import ConfigError, KeyMissing
+from batch_jobs.lifecycle.pool.gate import Gate, Gates
 from batch_jobs.lifecycle.rehearsal import ensure_sandbox
 from batch_jobs.models import Dialect, Mode, Price
 from batch_jobs.storage.call_cache import CallCache
@@ -37,6 +38,7 @@ class Project:
         simulated: new jobs are rehearsals. An old job stays what it was: real, or simulated by the sandbox.
         environ: where keys are looked up.
         clock: unix seconds.
+        gates: what every single call of this process passes, by account and model.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Project:
     simulated: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], float] = time.time
+    gates: Gates = field(default_factory=Gates)
     _connected: dict[str, Provider] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,6 +80,10 @@ class Project:
             max_bytes=int((entry.limits.max_bytes or published.max_bytes) * BYTE_MARGIN),
             max_in_flight_batches=published.max_in_flight_batches,
         )
+
+    def gate(self, job: Job) -> Gate:
+        """What the single calls of a job's account and model pass, whichever job of this process makes them."""
+        return self.gates.of(job.account, job.model, self.settings.concurrent, self.entry(job.provider).limits)
 
     def api_key(self, provider: str) -> str:
         """The provider's key.

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -23,8 +24,9 @@ import pytest
 from sqlalchemy import Engine
 
 from batch_jobs import system
-from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, concurrent, filing, merge
+from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, filing, merge
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
+from batch_jobs.lifecycle.pool import calls as pool_calls
 from batch_jobs.render.items import Place, read_places
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import claims, events, jobs, leases
@@ -63,14 +65,14 @@ class Stage:
         """In the place of `random.random`."""
         return self.world.faults.draw("jitter")
 
-    def sleeping(self, event: threading.Event) -> Callable[[float], None]:
-        """In the place of tenacity's sleep: time passes at once."""
-
-        def sleep(seconds: float) -> None:
-            if not event.is_set():
+    def next_done(self, done: queue.SimpleQueue[Any], seconds: float) -> Any:
+        """In the place of the pool's waiting: time passes at once."""
+        try:
+            return done.get_nowait()
+        except queue.Empty:
+            if seconds > 0:
                 self.world.sleep(seconds)
-
-        return sleep
+            return None
 
     # --- leases ----------------------------------------------------------------------------------------------
 
@@ -121,8 +123,8 @@ def set_up() -> Iterator[Stage]:
         patch.setattr(leases, "holder_name", stage.holder_name)
         patch.setattr(leases, "_is_dead", stage.is_dead)
         patch.setattr(leases, "release", _release_of_the_living(stage, leases.release))
-        patch.setattr(concurrent, "ThreadPoolExecutor", OwnThread)
-        patch.setattr(concurrent, "sleep_using_event", stage.sleeping)
+        patch.setattr(pool_calls, "ThreadPoolExecutor", OwnThread)
+        patch.setattr(pool_calls, "next_done", stage.next_done)
         patch.setattr(os, "fsync", stage.fsync)
         patch.setattr(system, "sync_filesystem", stage.sync_filesystem)
         patch.setattr(os, "replace", _noticed(stage, os.replace))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from tenacity import RetryCallState, Retrying
@@ -22,9 +22,10 @@ from batch_jobs.errors import (
     Unreachable,
     UnreadableReply,
 )
-from batch_jobs.lifecycle.advance import Came
-from batch_jobs.lifecycle.concurrent import _Wait
+from batch_jobs.lifecycle.advance import Came, advance
 from batch_jobs.lifecycle.control import resume
+from batch_jobs.lifecycle.pool.retries import Waiting
+from batch_jobs.lifecycle.run import Progress
 from batch_jobs.models import EventName, ItemResult, JobOutcome, Mode, Outcome, Phase
 from batch_jobs.render.items import read_items
 from tests.contract.lifecycle.conftest import MakeWorld
@@ -232,31 +233,53 @@ def test_a_stop_between_two_attempts_leaves_the_item_open(
 
 
 def test_a_stop_does_not_wait_out_a_retry_after(make_world: MakeWorld) -> None:
-    """It waits as long as it was asked to, and a stop ends that wait at once."""
+    """Everybody waits as long as was asked for, and a stop ends that wait at once."""
     concurrent = {"max_workers": 2, "attempts": 3, "min_wait_seconds": 0, "max_wait_seconds": 0}
     world = make_world(Mode.CONCURRENT, concurrent=concurrent)
-    asked = threading.Event()
 
     def call(sent: Sent, _: int) -> ItemResult:
-        if sent.event == "event-0":
-            asked.set()
-            raise RateLimited("later", retry_after_seconds=3600)
-        assert asked.wait(30)
-        if sent.event == "event-5":
+        if sent.event == "event-3":
+            raise RateLimited("later", retry_after_seconds=25)
+        return good(sent)
+
+    def stop_when_it_waits(progress: Progress) -> None:
+        if "cooling down until" in progress.detail:
             world.stop.set()
+
+    world.provider.call = call
+    assert advance(world.project, world.task_id, stop_when_it_waits, world.stop).came is Came.STOPPED
+    assert world.provider.tried["event-3"] == 1
+    assert world.records[3].outcome is None
+    world.check(calls_billed=world.spent.calls)
+
+
+def test_a_long_retry_after_gives_the_thread_back_and_nobody_calls_before(world: World) -> None:
+    """The job comes again when the time is over; what was refused lost none of its attempts."""
+    begun: list[float] = []
+
+    def call(sent: Sent, number: int) -> ItemResult:
+        begun.append(world.clock.now)
+        if sent.event == "event-1" and number <= 5:
+            raise RateLimited("later", retry_after_seconds=3600)
         return good(sent)
 
     world.provider.call = call
-    assert world.run() is Came.STOPPED
-    assert world.provider.tried["event-0"] == 1
-    assert world.records[0].outcome is None
-    world.check(calls_billed=ITEMS - 1)
+    first = world.advance()
+    assert first.came is Came.WAIT
+    assert 3590 < first.seconds <= 3600
+    assert world.job.phase is Phase.RUNNING
+    assert world.run() is Came.DONE
+    assert world.outcomes == [Outcome.SUCCEEDED] * ITEMS
+    assert world.provider.tried["event-1"] == 6
+    refused = [at for at, later in pairwise(begun) if later - at >= 3590]
+    assert len(refused) == 5
+    world.check(calls_billed=ITEMS)
 
 
 def waited(error: Exception, min_seconds: float, max_seconds: float) -> float:
     state = RetryCallState(Retrying(), None, (), {})
     state.set_exception((type(error), error, None))
-    return _Wait(min_seconds, max_seconds)(state)
+    return Waiting(min_seconds, max_seconds)(state)
 
 
 def test_waits_are_jittered_within_their_bounds() -> None:
