@@ -9,7 +9,7 @@ from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from batch_jobs.models import Dialect, EventName, JobOutcome, Mode, Phase, Status
+from batch_jobs.models import BreakerState, Dialect, EventName, JobOutcome, Mode, Phase, Status
 
 MAX_NAME_CHARS = 200
 TASK_ID = "6650b12cbb4a430c87fac87b96cf4705"
@@ -125,6 +125,26 @@ def _with_examples(schema: dict[str, Any]) -> None:
         field["examples"] = [_JOB_EXAMPLES[name]]
 
 
+class PoolDocument(BaseModel):
+    """How the single calls of a job go, as of `at`. Concurrency, limits and breaker are its account's and model's."""
+
+    at: str = Field(description="ISO 8601, UTC; renewed every few seconds while calls are made.")
+    items: dict[str, int] = Field(description="Waiting, in flight, retrying, and how the others ended.")
+    attempts: int
+    refused_429: int = Field(description="Calls that were one too many.")
+    failed_calls: int = Field(description="Calls without a readable answer.")
+    average_seconds: float | None
+    p95_seconds: float | None
+    calls_per_minute: int = Field(description="Of the last minute.")
+    tokens_per_minute: int = Field(description="In and out, of the last minute.")
+    concurrency: int = Field(description="Calls that may be in flight now.")
+    max_concurrency: int
+    limit_requests_per_minute: float | None = Field(description="From config or learned; null when not known.")
+    limit_tokens_per_minute: float | None
+    breaker: BreakerState
+    waits_seconds: float = Field(description="Until a call may go out again.")
+
+
 class JobDocument(BaseModel):
     """How a job stands: the same object as the command line's `--json`, but that `output` is an address here."""
 
@@ -158,6 +178,7 @@ class JobDocument(BaseModel):
     batch_done: int = Field(description="Finished items of the round, by the provider's count.")
     batch_total: int
     eta_seconds: float | None = Field(description="Remaining time, where it can be told.")
+    pool: PoolDocument | None = Field(default=None, description="How single calls go; null for a job by batch.")
     output: str | None = Field(description="Where to download the finished file.")
     tokens: Tokens
     cost_usd: float | None = Field(description="What was spent; null when config.json has no price.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -69,8 +70,13 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
     way = _way(run, job, codec, merger, going)
     tracker = Tracker(len(found.free), way.clock())
     plan = project.workspace.plan(job.task_id)
-    filed: list[int] = []
-    with store_errors(plan), BodyReader(plan) as reader, _artefacts(run, job) as (log_sent, log_received):
+    with (
+        store_errors(plan),
+        BodyReader(plan) as reader,
+        _artefacts(run, job) as (log_sent, log_received),
+        ThreadPoolExecutor(1, "file") as executor,
+    ):
+        filing = _Filing(run, job, executor)
         pool = Pool(way, _calls(run, job, found.free, reader, codec, log_sent), tracker)
         with Teller(run, job, pool, way).telling() as tell:
             for group in pool.groups():
@@ -79,9 +85,9 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
                 going.look()
                 if group and merger.tally.looks_like_mass_error(project.settings.rounds) and has_mass_error(run, job):
                     pool.halt()
-                filed = _filed(run, job, filed + [one.attempt.item for one in group if one.ends], FILE_EVERY)
+                filing.add([settled.attempt.item for settled in group if settled.ends])
                 tell()
-    _filed(run, job, filed, 1)
+        filing.finish()
     if pool.left:
         project.gates.kept[job.task_id] = pool.left
     return AllAnswered(pool.blocked, found.held, pool.leaves_for_seconds)
@@ -166,9 +172,29 @@ def _merge(run: Run, job: Job, merger: Merger, attempts: Sequence[Attempt]) -> N
         merger.merge_now(attempts, records)
 
 
-def _filed(run: Run, job: Job, done: list[int], enough: int) -> list[int]:
-    """File what was answered once it is enough to be worth it; what is left for the next time."""
-    if len(done) < enough:
-        return done
-    file_answers(run.project, job, done)
-    return []
+class _Filing:
+    """Files answers beside the calls: a thousand take half a second, in which no call would go out."""
+
+    def __init__(self, run: Run, job: Job, executor: ThreadPoolExecutor) -> None:
+        self._run, self._job, self._executor = run, job, executor
+        self._done: list[int] = []
+        self._under_way: Future[int] | None = None
+
+    def add(self, done: list[int]) -> None:
+        """Note items that have ended, and file once they are enough to be worth it."""
+        self._done += done
+        if len(self._done) >= FILE_EVERY:
+            self._file()
+
+    def finish(self) -> None:
+        """File what is left; returns when all is filed."""
+        self._file()
+        if self._under_way is not None:
+            self._under_way.result()
+
+    def _file(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+        if self._done:
+            self._under_way = self._executor.submit(file_answers, self._run.project, self._job, self._done)
+            self._done = []

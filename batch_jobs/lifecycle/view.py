@@ -10,6 +10,7 @@ from typing import Any
 
 from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.manifest import iso
+from batch_jobs.lifecycle.pool.figures import read_figures
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import JobOutcome, Mode, Outcome, Phase, ShardState, Status
 from batch_jobs.storage import calls, claims, items, jobs, shards
@@ -35,7 +36,7 @@ _JSON_FIELDS = (
         "simulated",
     ),
     *("file_name", "rows", "items", "sent", "from_cache", "succeeded", "failed", "reasons", "round", "provider_state"),
-    *("unknown_outcomes", "waits_for", "batch_done", "batch_total", "eta_seconds", "output"),
+    *("unknown_outcomes", "waits_for", "batch_done", "batch_total", "eta_seconds", "pool", "output"),
 )
 
 
@@ -50,6 +51,7 @@ class JobView:
         waits_for: items that other jobs of the store have under way, whose answers this one waits for, by task_id.
         batch_done, batch_total: the provider's counts of the round under way.
         eta_seconds: remaining time, where it can be told.
+        pool: of a job by single calls, how they go: the figures of `Tracker`, as they were at its `at`.
         output: the finished file as it was delivered, else the copy in batch_output.
     """
 
@@ -83,6 +85,7 @@ class JobView:
     batch_done: int
     batch_total: int
     eta_seconds: float | None
+    pool: dict[str, Any] | None
     stuck: bool
     calls: int
     input_tokens: int
@@ -134,6 +137,7 @@ def view(project: Project, task_id: str) -> JobView:
         **_of_items(job, counts),
         **_of_shards(job, of_job, typical, project.clock()),
         waits_for=waits_for,
+        pool=read_figures(project, task_id) if job.mode is Mode.CONCURRENT else None,
         calls=spent.calls,
         input_tokens=spent.input_tokens,
         cached_tokens=spent.cached_tokens,

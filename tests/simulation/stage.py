@@ -24,7 +24,7 @@ import pytest
 from sqlalchemy import Engine
 
 from batch_jobs import system
-from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, filing, merge
+from batch_jobs.lifecycle import advance, check_databases, check_folders, check_plan, concurrent, filing, merge
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
 from batch_jobs.lifecycle.pool import calls as pool_calls
 from batch_jobs.render.items import Place, read_places
@@ -123,7 +123,8 @@ def set_up() -> Iterator[Stage]:
         patch.setattr(leases, "holder_name", stage.holder_name)
         patch.setattr(leases, "_is_dead", stage.is_dead)
         patch.setattr(leases, "release", _release_of_the_living(stage, leases.release))
-        patch.setattr(pool_calls, "ThreadPoolExecutor", OwnThread)
+        for module in (concurrent, pool_calls):
+            patch.setattr(module, "ThreadPoolExecutor", OwnThread)
         patch.setattr(pool_calls, "next_done", stage.next_done)
         patch.setattr(os, "fsync", stage.fsync)
         patch.setattr(system, "sync_filesystem", stage.sync_filesystem)

@@ -250,7 +250,7 @@ class Pool:
         """How long until what has come back is merged."""
         if not self._settled:
             return float("inf")
-        if not self._flying or 2 * len(self._settled) >= self.way.settings.max_workers:
+        if not self._flying or 4 * len(self._settled) >= 3 * self.way.settings.max_workers:
             return 0.0
         return self._settled_at + MERGE_SECONDS - now
 

@@ -7,14 +7,12 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import orjson
-
 from batch_jobs.lifecycle.manifest import iso
 from batch_jobs.lifecycle.pool.calls import Pool, Way
+from batch_jobs.lifecycle.pool.figures import write_figures
 from batch_jobs.lifecycle.pool.gate import Reason, Standing
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import BreakerState
-from batch_jobs.storage.files import atomic_write
 from batch_jobs.storage.jobs import Job
 
 logger = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ class Teller:
         return {"at": iso(self.run.project.clock()), **figures}
 
     def _write(self, figures: dict[str, Any]) -> None:
-        atomic_write(self.run.project.workspace.pool(self.job.task_id), orjson.dumps(figures))
+        write_figures(self.run.project, self.job.task_id, figures)
 
     def _log(self, name: str, data: dict[str, Any]) -> None:
         logger.info(name, extra={"task_id": self.job.task_id, "data": data})

@@ -6,7 +6,7 @@ Counts only; what an item came to stands in the ledger. Pure: the clock is an ar
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from batch_jobs.lifecycle.pool.gate import Standing
@@ -95,6 +95,10 @@ class Tracker:
             "p95_seconds": round(times[int(0.95 * (len(times) - 1))], 3) if times else None,
             "calls_per_minute": round(calls),
             "tokens_per_minute": round(tokens),
-            **{name: value for name, value in asdict(standing).items() if name not in {"in_flight", "waits_seconds"}},
+            "concurrency": standing.concurrency,
+            "max_concurrency": standing.most,
+            "limit_requests_per_minute": standing.requests_per_minute,
+            "limit_tokens_per_minute": standing.tokens_per_minute,
+            "breaker": standing.breaker.value,
             "waits_seconds": round(standing.waits_seconds, 1),
         }
