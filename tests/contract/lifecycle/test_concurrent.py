@@ -359,7 +359,7 @@ def test_refusals_are_bounded_by_time(make_world: MakeWorld) -> None:
 
 def test_an_outage_makes_the_job_wait_and_costs_its_items_nothing_more(make_world: MakeWorld) -> None:
     """Two items fail in a row, the breaker opens; one call at a time goes out to see, until the provider is back."""
-    concurrent = {"max_workers": 2, "attempts": 3, "min_wait_seconds": 0, "max_wait_seconds": 0}
+    concurrent = {"max_workers": 2, "attempts": 3, "min_wait_seconds": 0.05, "max_wait_seconds": 0.1}
     world = make_world(Mode.CONCURRENT, concurrent={**concurrent, "breaker_failures": 2, "breaker_seconds": 60})
     down, tries = [True], []
 
