@@ -95,7 +95,7 @@ class ParameterEntry(_Strict):
 
 
 class ProviderLimits(_Strict):
-    """Limits of one provider batch and of the account's queue; where left out, the provider's published ones hold."""
+    """Limits of one batch, of the account's queue, and of calls a minute; where left out, the provider's own hold."""
 
     max_requests: int | None = Field(default=None, gt=0)
     max_bytes: int | None = Field(default=None, gt=0)
@@ -104,6 +104,8 @@ class ProviderLimits(_Strict):
     max_in_flight_batches: int | None = Field(default=None, gt=0)
     creates_per_minute: float | None = Field(default=None, gt=0)
     uploads_per_minute: float | None = Field(default=None, gt=0)
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    tokens_per_minute: int | None = Field(default=None, gt=0)
 
 
 class ProviderEntry(_Strict):
@@ -174,6 +176,8 @@ class Concurrent(_Strict):
     min_wait_seconds: float = Field(default=4, ge=0)
     max_wait_seconds: float = Field(default=10, ge=0)
     max_seconds: float = Field(default=900, gt=0)
+    breaker_failures: int = Field(default=5, ge=1)
+    breaker_seconds: float = Field(default=15, gt=0)
 
 
 class Intake(_Strict):

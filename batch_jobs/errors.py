@@ -36,6 +36,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from batch_jobs.models import Allowance
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_BAD_INPUT = 2
@@ -166,9 +168,11 @@ class ProviderError(BatchJobsError):
         code: str | None = None,
         status: int | None = None,
         retry_after_seconds: float | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         super().__init__(message)
         self.code, self.status, self.retry_after_seconds = code, status, retry_after_seconds
+        self.allowance = allowance
 
 
 class RateLimited(ProviderError):

@@ -133,6 +133,14 @@ class BatchState(StrEnum):
         return self in {BatchState.COMPLETED, BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLED}
 
 
+class BreakerState(StrEnum):
+    """Whether single calls to a provider's model go out."""
+
+    CLOSED = "closed"  # they do
+    OPEN = "open"  # call after call failed: none goes out for a while
+    HALF_OPEN = "half_open"  # one call goes out, to see
+
+
 class EventName(StrEnum):
     """Every name a BatchEvent can have."""
 
@@ -177,6 +185,24 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a provider's headers say of the account's limits a minute; None where they say nothing.
+
+    Attributes:
+        requests_limit, tokens_limit: of a minute.
+        requests_remaining, tokens_remaining: of it.
+        requests_reset_seconds, tokens_reset_seconds: until the limit is whole again.
+    """
+
+    requests_limit: int | None = None
+    requests_remaining: int | None = None
+    requests_reset_seconds: float | None = None
+    tokens_limit: int | None = None
+    tokens_remaining: int | None = None
+    tokens_reset_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ItemResult:
     """What came back for one item, whatever way it came.
 
@@ -190,6 +216,7 @@ class ItemResult:
         detail: the provider's words.
         transient: sending the same request again may well succeed.
         billed: the provider executed the call, so it is paid for.
+        allowance: of a single call, what came with it about the account's limits.
     """
 
     custom_id: str
@@ -201,6 +228,7 @@ class ItemResult:
     detail: str = ""
     transient: bool = False
     billed: bool = False
+    allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, slots=True)

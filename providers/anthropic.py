@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ from batch_jobs.errors import (
     UnreadableReply,
 )
 from batch_jobs.models import BatchState, BatchView, Counts, ItemResult
+from providers._allowance import anthropic_allowance
 from providers._reading import as_count, as_dict, as_dicts, as_text, load_object
 from providers._transport import (
     BLOCK_BYTES,
@@ -75,7 +77,10 @@ def translate(error: Exception, secret: str) -> ProviderError | None:
         inner = as_dict(as_dict(error.body).get("error"))
         words = as_text(inner.get("message")) or error.message
         code = error_code(inner) if inner else ""
-        return answered_error(words, status=error.status_code, code=code, secret=secret, headers=error.response.headers)
+        headers = error.response.headers
+        ours = answered_error(words, status=error.status_code, code=code, secret=secret, headers=headers)
+        ours.allowance = anthropic_allowance(headers, datetime.now(UTC))
+        return ours
     below = transport_error(error.__cause__, secret) if isinstance(error, anthropic.APIConnectionError) else None
     known = below or table_error(error, ERRORS, secret) or transport_error(error, secret)
     if known is None and isinstance(error, anthropic.AnthropicError):
@@ -203,7 +208,8 @@ class AnthropicProvider:
             if error.status in _ITEM_STATUSES and isinstance(cause, anthropic.APIStatusError):
                 return read_error("", as_dict(cause.body))
             raise
-        return read_message("", reply_object(response.content))
+        allowance = anthropic_allowance(response.headers, datetime.now(UTC))
+        return replace(read_message("", reply_object(response.content)), allowance=allowance)
 
     def close(self) -> None:
         """Release connections."""

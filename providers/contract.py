@@ -170,7 +170,8 @@ class Provider(Protocol):
         """Make one call now, with a body from `Codec.encode_body`; `custom_id` of the result is empty.
 
         Refusals, truncations and item-level rejections (400) are results; what concerns the account or the
-        way to the provider is raised.
+        way to the provider is raised. What the reply's headers say of the account's limits travels with either, as
+        `allowance`.
         """
         ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from batch_jobs.errors import (
     UnreadableReply,
 )
 from batch_jobs.models import BatchProblem, BatchState, BatchView, Counts, ItemResult
+from providers._allowance import openai_allowance
 from providers._reading import as_count, as_dict, as_dicts, as_text
 from providers._transport import (
     answered_error,
@@ -78,7 +80,10 @@ def translate(error: Exception, secret: str) -> ProviderError | None:
     if isinstance(error, openai.APIStatusError):
         code = error.code or error.type or ""
         words = as_text(as_dict(error.body).get("message")) or error.message
-        return answered_error(words, status=error.status_code, code=code, secret=secret, headers=error.response.headers)
+        headers = error.response.headers
+        ours = answered_error(words, status=error.status_code, code=code, secret=secret, headers=headers)
+        ours.allowance = openai_allowance(headers)
+        return ours
     below = transport_error(error.__cause__, secret) if isinstance(error, openai.APIConnectionError) else None
     known = below or table_error(error, ERRORS, secret) or transport_error(error, secret)
     if known is None and isinstance(error, openai.OpenAIError):
@@ -213,7 +218,7 @@ class OpenAIProvider:
             if error.status in _ITEM_STATUSES and isinstance(cause, openai.APIStatusError):
                 return item_error("", cause.status_code, as_dict(cause.body))
             raise
-        return read_body("", reply_object(response.content))
+        return replace(read_body("", reply_object(response.content)), allowance=openai_allowance(response.headers))
 
     def close(self) -> None:
         """Release connections."""

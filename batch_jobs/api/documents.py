@@ -9,7 +9,7 @@ from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from batch_jobs.models import Dialect, EventName, JobOutcome, Mode, Phase, Status
+from batch_jobs.models import BreakerState, Dialect, EventName, JobOutcome, Mode, Phase, Status
 
 MAX_NAME_CHARS = 200
 TASK_ID = "6650b12cbb4a430c87fac87b96cf4705"
@@ -120,6 +120,23 @@ _JOB_EXAMPLES: dict[str, Any] = {
     "batch_done": 240,
     "batch_total": 240,
     "eta_seconds": 1200.0,
+    "pool": {
+        "at": "2026-11-21T10:12:00+00:00",
+        "items": {"waiting": 12, "in_flight": 8, "retrying": 0, "succeeded": 220},
+        "attempts": 223,
+        "refused_429": 3,
+        "failed_calls": 0,
+        "average_seconds": 1.92,
+        "p95_seconds": 3.1,
+        "calls_per_minute": 223,
+        "tokens_per_minute": 194000,
+        "concurrency": 8,
+        "max_concurrency": 20,
+        "limit_requests_per_minute": 500.0,
+        "limit_tokens_per_minute": 200000.0,
+        "breaker": "closed",
+        "waits_seconds": 0.0,
+    },
     "output": f"/jobs/{TASK_ID}/download",
     "tokens": {"input": 180000, "cached": 0, "output": 28800},
     "cost_usd": 0.0162,
@@ -133,6 +150,26 @@ def _with_examples(schema: dict[str, Any]) -> None:
     """An example per field: FastAPI drops the nulls of a whole example, which would make it a wrong one."""
     for name, field in schema["properties"].items():
         field["examples"] = [_JOB_EXAMPLES[name]]
+
+
+class PoolDocument(BaseModel):
+    """How the single calls of a job go, as of `at`. Concurrency, limits and breaker are its account's and model's."""
+
+    at: str = Field(description="ISO 8601, UTC; renewed every few seconds while calls are made.")
+    items: dict[str, int] = Field(description="Waiting, in flight, retrying, and how the others ended.")
+    attempts: int
+    refused_429: int = Field(description="Calls that were one too many.")
+    failed_calls: int = Field(description="Calls without a readable answer.")
+    average_seconds: float | None
+    p95_seconds: float | None
+    calls_per_minute: int = Field(description="Of the last minute.")
+    tokens_per_minute: int = Field(description="In and out, of the last minute.")
+    concurrency: int = Field(description="Calls that may be in flight now.")
+    max_concurrency: int
+    limit_requests_per_minute: float | None = Field(description="From config or learned; null when not known.")
+    limit_tokens_per_minute: float | None
+    breaker: BreakerState
+    waits_seconds: float = Field(description="Until a call may go out again.")
 
 
 class JobDocument(BaseModel):
@@ -171,6 +208,7 @@ class JobDocument(BaseModel):
     batch_done: int = Field(description="Finished items of the round, by the provider's count.")
     batch_total: int
     eta_seconds: float | None = Field(description="Remaining time, where it can be told.")
+    pool: PoolDocument | None = Field(default=None, description="How single calls go; null for a job by batch.")
     output: str | None = Field(description="Where to download the finished file.")
     tokens: Tokens
     cost_usd: float | None = Field(description="What was spent; null when config.json has no price.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
 from batch_jobs.config import ModelEntry
 from batch_jobs.lifecycle.plan import PlanFigures
 from batch_jobs.lifecycle.view import JobView
-from batch_jobs.models import JobOutcome, Mode, Phase, Status
+from batch_jobs.models import BreakerState, JobOutcome, Mode, Phase, Status
 from batch_jobs.storage.jobs import Job
 
 LABEL_CHARS = 14
@@ -131,9 +132,22 @@ def status_lines(view: JobView) -> list[str]:
     for other, number in view.waits_for.items():
         text = f"for {count(number, 'item')} that job {other[:12]} has under way; its answers are taken, not paid again"
         lines.append(line("waits", text, "yellow"))
+    if view.pool and view.phase is Phase.RUNNING:
+        lines.append(line("calls", _calls(view.pool)))
     if view.output:
         lines.append(line("file", view.output))
     return lines
+
+
+def _calls(pool: dict[str, Any]) -> str:
+    """How single calls went when last looked at."""
+    text = (
+        f"{pool['calls_per_minute']:,} and {pool['tokens_per_minute']:,} tokens a minute, "
+        f"{pool['concurrency']} at once, {pool['refused_429']:,} refused (429)"
+    )
+    if pool["breaker"] != BreakerState.CLOSED:
+        return f"{text}; the provider fails call after call, so they wait"
+    return f"{text}; cooling down" if pool["waits_seconds"] else text
 
 
 def _standing(view: JobView) -> str:

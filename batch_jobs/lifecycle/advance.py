@@ -129,6 +129,8 @@ def _concurrent(run: Run, job: Job) -> Advanced | None:
         return Advanced(Came.STOPPED)
     if pause_on_mass_error(run, job):
         return None
+    if answered.wait_seconds is not None and goes_on(run, job):
+        return Advanced(Came.WAIT, answered.wait_seconds)
     if answered.held and goes_on(run, job):
         return _held(run, job, answered.held)
     _close(run, job, Outcome.MISSING)

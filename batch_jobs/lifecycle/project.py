@@ -15,6 +15,7 @@ from pathlib import Path
 
 from batch_jobs.config import BASE_URL_VARIABLES, ProviderEntry, Settings, load_settings, pick
 from batch_jobs.errors import ConfigError, KeyMissing
+from batch_jobs.lifecycle.pool.gate import Gate, Gates
 from batch_jobs.lifecycle.rehearsal import ensure_sandbox
 from batch_jobs.lifecycle.throttle import Throttle, per_minute
 from batch_jobs.models import Dialect, Mode, Price
@@ -40,6 +41,7 @@ class Project:
         environ: where keys are looked up.
         clock: unix seconds.
         workers: processes for steps that work on many rows.
+        gates: what every single call of this process passes, by account and model.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Project:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], float] = time.time
     workers: Workers = field(default_factory=Workers)
+    gates: Gates = field(default_factory=Gates)
     _connected: dict[str, Provider] = field(default_factory=dict)
     _throttles: dict[str, Throttle] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -93,6 +96,10 @@ class Project:
         """How fast this account may be asked, over all jobs of this process."""
         with self._lock:
             return self._throttles.setdefault(f"{job.dialect} {job.account}", Throttle())
+
+    def gate(self, job: Job) -> Gate:
+        """What the single calls of a job's account and model pass, whichever job of this process makes them."""
+        return self.gates.of(job.account, job.model, self.settings.concurrent, self.entry(job.provider).limits)
 
     def api_key(self, provider: str) -> str:
         """The provider's key.

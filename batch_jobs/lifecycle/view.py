@@ -11,6 +11,7 @@ from typing import Any
 from batch_jobs.lifecycle.admission import waiting_for_room
 from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.manifest import iso
+from batch_jobs.lifecycle.pool.figures import read_figures
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.room import RoomWait
 from batch_jobs.models import JobOutcome, Mode, Outcome, Phase, ShardState, Status
@@ -37,7 +38,7 @@ _JSON_FIELDS = (
         "simulated",
     ),
     *("file_name", "rows", "items", "sent", "from_cache", "succeeded", "failed", "reasons", "round", "provider_state"),
-    *("unknown_outcomes", "waits_for", "waits_for_room", "batch_done", "batch_total", "eta_seconds", "output"),
+    *("unknown_outcomes", "waits_for", "waits_for_room", "batch_done", "batch_total", "eta_seconds", "pool", "output"),
 )
 
 
@@ -53,6 +54,7 @@ class JobView:
         waits_for_room: batches of the round under way that find no room in the provider's queue.
         batch_done, batch_total: the provider's counts of the round under way.
         eta_seconds: remaining time, where it can be told.
+        pool: of a job by single calls, how they go: the figures of `Tracker`, as they were at its `at`.
         output: the finished file as it was delivered, else the copy in batch_output.
     """
 
@@ -87,6 +89,7 @@ class JobView:
     batch_done: int
     batch_total: int
     eta_seconds: float | None
+    pool: dict[str, Any] | None
     stuck: bool
     calls: int
     input_tokens: int
@@ -143,6 +146,7 @@ def view(project: Project, task_id: str) -> JobView:
         **_of_shards(job, of_job, typical, project.clock()),
         waits_for=waits_for,
         waits_for_room=room,
+        pool=read_figures(project, task_id) if job.mode is Mode.CONCURRENT else None,
         calls=spent.calls,
         input_tokens=spent.input_tokens,
         cached_tokens=spent.cached_tokens,

@@ -85,6 +85,10 @@ class Workspace:
         """What the concurrent path got back, a line a call."""
         return self.output(task_id) / "calls.jsonl"
 
+    def pool(self, task_id: str) -> Path:
+        """How the calls of the concurrent path went when last looked at."""
+        return self.output(task_id) / "pool.json"
+
     def result(self, task_id: str, suffix: str) -> Path:
         """The finished spreadsheet."""
         return self.output(task_id) / f"output{suffix}"

@@ -5,6 +5,7 @@ The rules are those of API version 2026-10-21; an older version header is taken 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from batch_jobs.models import Dialect
 
 from .limits import known_fields
 from .openai_wire import texts_of
-from .wire import Answer, Ask, Body, Finish, Place, Problem, Unrun
+from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 VERSION = "2026-10-21"
@@ -143,20 +144,15 @@ class AnthropicWire:
             error["details"] = {"error_code": problem.code}
         return {"type": "error", "error": error, "request_id": "req_sim_error"}
 
-    def call_headers(self, limit: int, remaining: int) -> dict[str, str]:
-        """Give the anthropic-ratelimit headers; resets are RFC 3339."""
-        reset = (datetime.now(UTC) + timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        figures = {
-            "requests": (limit, remaining),
-            "tokens": (2_000_000, 1_999_000),
-            "input-tokens": (1_600_000, 1_599_000),
-            "output-tokens": (400_000, 399_000),
-        }
+    def call_headers(self, requests: Left, tokens: Left) -> dict[str, str]:
+        """Give the anthropic-ratelimit headers; resets are RFC 3339. Tokens are four fifths input."""
+        figures = {"requests": requests, "tokens": tokens, "input-tokens": _part(tokens, 0.8)}
         headers: dict[str, str] = {}
-        for name, (most, left) in figures.items():
-            headers[f"anthropic-ratelimit-{name}-limit"] = str(most)
-            headers[f"anthropic-ratelimit-{name}-remaining"] = str(left)
-            headers[f"anthropic-ratelimit-{name}-reset"] = reset
+        for name, left in {**figures, "output-tokens": _part(tokens, 0.2)}.items():
+            reset = datetime.now(UTC) + timedelta(seconds=math.ceil(left.reset_seconds))
+            headers[f"anthropic-ratelimit-{name}-limit"] = str(left.limit)
+            headers[f"anthropic-ratelimit-{name}-remaining"] = str(left.remaining)
+            headers[f"anthropic-ratelimit-{name}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
         return headers
 
     def quota_problem(self) -> Problem:
@@ -168,3 +164,7 @@ class AnthropicWire:
         """Say that requests come too fast."""
         message = "This request would exceed your organization's rate limit. (simulated)"
         return Problem(429, message, retry_after_seconds=retry_after_seconds)
+
+
+def _part(whole: Left, share: float) -> Left:
+    return Left(int(whole.limit * share), int(whole.remaining * share), whole.reset_seconds)

@@ -168,6 +168,7 @@ class Behaviour:
         shuffle: results come in another order than the requests.
         requests_per_minute: of single calls per key; above it they get 429 with Retry-After; 0 for no limit.
             A sixth of it may come at once.
+        tokens_per_minute: of single calls per key, likewise; a call counts its bytes by four, and 50 for its answer.
         max_batch_requests: requests of one batch; 0 for the provider's own limit.
         max_batch_bytes: bytes of one batch; 0 for the provider's own limit.
         max_enqueued_tokens: input tokens of all open batches of a key and model; 0 for no limit.
@@ -180,6 +181,7 @@ class Behaviour:
     call_ms: float = 0.0
     shuffle: bool = True
     requests_per_minute: int = 0
+    tokens_per_minute: int = 0
     max_batch_requests: int = 0
     max_batch_bytes: int = 0
     max_enqueued_tokens: int = 0

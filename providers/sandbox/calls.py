@@ -15,6 +15,9 @@ from .items import Asker, answered, bill_line
 from .sandbox import Sandbox
 from .wire import Place, Problem, Refused
 
+ANSWER_TOKENS = 50
+"""What an answer counts for when its call comes in: nobody knows yet how long it gets."""
+
 
 def single_call(box: Sandbox, incoming: Incoming, place: Place) -> Response:
     """Answer one request now.
@@ -23,8 +26,8 @@ def single_call(box: Sandbox, incoming: Incoming, place: Place) -> Response:
         Refused: the provider would refuse it.
     """
     wire = incoming.wire
-    remaining, wait = box.take_token(incoming.owner)
-    headers = wire.call_headers(box.behaviour.requests_per_minute or 10_000, remaining)
+    requests, tokens, wait = box.take_call(incoming.owner, len(incoming.body) // 4 + ANSWER_TOKENS)
+    headers = wire.call_headers(requests, tokens)
     if wait:
         refused = refusal(wire, wire.rate_problem(wait))
         refused.headers.update(headers)

@@ -13,7 +13,7 @@ from batch_jobs.models import Dialect
 
 from .limits import GEMINI_FIELDS, GEMINI_GENERATION_FIELDS, camel
 from .openai_wire import texts_of
-from .wire import Answer, Ask, Body, Finish, Place, Problem, Unrun
+from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun
 
 _STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -141,9 +141,9 @@ class GeminiWire:
         error: Body = {"code": problem.status, "message": problem.message, "status": status}
         return {"error": error | ({"details": details} if details else {})}
 
-    def call_headers(self, limit: int, remaining: int) -> dict[str, str]:
+    def call_headers(self, requests: Left, tokens: Left) -> dict[str, str]:
         """Give no headers: Gemini tells nothing about what remains."""
-        del limit, remaining
+        del requests, tokens
         return {}
 
     def quota_problem(self) -> Problem:

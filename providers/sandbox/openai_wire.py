@@ -5,6 +5,7 @@ Shapes follow the SDK's typed models; field checks follow its parameter types an
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import cast
@@ -14,7 +15,7 @@ import orjson
 from batch_jobs.models import Dialect
 
 from .limits import known_fields
-from .wire import Answer, Ask, Body, Finish, Place, Problem, Unrun
+from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -140,17 +141,14 @@ class OpenAIWire:
             "error": {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code},
         }
 
-    def call_headers(self, limit: int, remaining: int) -> dict[str, str]:
+    def call_headers(self, requests: Left, tokens: Left) -> dict[str, str]:
         """Give the x-ratelimit headers; resets are Go durations."""
-        return {
-            "x-ratelimit-limit-requests": str(limit),
-            "x-ratelimit-remaining-requests": str(remaining),
-            "x-ratelimit-reset-requests": "120ms",
-            "x-ratelimit-limit-tokens": "30000000",
-            "x-ratelimit-remaining-tokens": "29999000",
-            "x-ratelimit-reset-tokens": "2ms",
-            "openai-processing-ms": "1",
-        }
+        headers = {"openai-processing-ms": "1"}
+        for name, left in (("requests", requests), ("tokens", tokens)):
+            headers[f"x-ratelimit-limit-{name}"] = str(left.limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(left.remaining)
+            headers[f"x-ratelimit-reset-{name}"] = go_duration(left.reset_seconds)
+        return headers
 
     def quota_problem(self) -> Problem:
         """Say that the quota is used up."""
@@ -161,6 +159,14 @@ class OpenAIWire:
         """Say that requests come too fast."""
         message = "Rate limit reached for requests per minute. (simulated)"
         return Problem(429, message, code="rate_limit_exceeded", retry_after_seconds=retry_after_seconds)
+
+
+def go_duration(seconds: float) -> str:
+    """Write a duration as Go's `time.Duration` does: `6m0s`, `1.5s`, `120ms`."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(round(seconds, 3), 60)
+    return f"{int(minutes)}m{rest:g}s" if minutes else f"{rest:g}s"
 
 
 def _format(body: Body, endpoint: str) -> Body:

@@ -12,7 +12,12 @@ from pathlib import Path
 
 from .behaviour import Behaviour
 from .state import State
-from .wire import short_hash
+from .wire import Left, short_hash
+
+BURST = 6
+"""This part of a minute's allowance may come at once."""
+UNLIMITED = {"requests": (10_000, 9_999, 0.006), "tokens": (30_000_000, 29_999_000, 0.002)}
+"""What headers say where there is no limit: so many a minute, and hardly any taken."""
 
 
 class Sandbox:
@@ -59,22 +64,36 @@ class Sandbox:
             self._count += 1
             return short_hash(str(time.time_ns()), str(self._count), str(id(self)))
 
-    def take_token(self, owner: str) -> tuple[int, float]:
-        """Take one call from a key's allowance.
+    def take_call(self, owner: str, tokens: int) -> tuple[Left, Left, float]:
+        """Take one call, with its tokens, from a key's allowance, unless there is too little of either.
 
         Returns:
-            what remains, and the seconds to wait; 0 seconds when the call is allowed.
+            what is left of the requests and of the tokens a minute, and the seconds to wait; 0 when it is allowed.
         """
-        limit = self._behaviour.requests_per_minute
-        if limit <= 0:
-            return 9999, 0.0
-        burst, rate = max(1.0, limit / 6), limit / 60
+        wanted = {
+            "requests": (self._behaviour.requests_per_minute, 1),
+            "tokens": (self._behaviour.tokens_per_minute, tokens),
+        }
         with self._guard:
             now = time.monotonic()
-            left, since = self._buckets.get(owner, (burst, now))
-            left = min(burst, left + (now - since) * rate)
-            if left < 1:
-                self._buckets[owner] = (left, now)
-                return 0, (1 - left) / rate
-            self._buckets[owner] = (left - 1, now)
-            return int(left - 1), 0.0
+            wait = max(self._missing_seconds(owner, now, name, *want) for name, want in wanted.items())
+            left = [self._left(owner, name, limit, 0 if wait else want) for name, (limit, want) in wanted.items()]
+            return left[0], left[1], wait
+
+    def _missing_seconds(self, owner: str, now: float, name: str, limit: int, amount: int) -> float:
+        """Fill a bucket up to now; how long until it holds so much. For more than it ever holds it has to be full."""
+        if limit <= 0:
+            return 0.0
+        most, rate = max(1.0, limit / BURST), limit / 60
+        held, since = self._buckets.get(f"{name} {owner}", (most, now))
+        held = min(most, held + (now - since) * rate)
+        self._buckets[f"{name} {owner}"] = held, now
+        return max(min(float(amount), most) - held, 0.0) / rate
+
+    def _left(self, owner: str, name: str, limit: int, amount: int) -> Left:
+        if limit <= 0:
+            return Left(*UNLIMITED[name])
+        held, since = self._buckets[f"{name} {owner}"]
+        self._buckets[f"{name} {owner}"] = held - amount, since
+        remaining = max(held - amount, 0.0)
+        return Left(limit, int(remaining), (max(1.0, limit / BURST) - remaining) * 60 / limit)

@@ -58,6 +58,21 @@ class Problem:
     kind: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of one limit a minute, as headers tell it.
+
+    Attributes:
+        limit: of a minute.
+        remaining: that may come at once now.
+        reset_seconds: until all of it may.
+    """
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
 class Refused(Exception):
     """The request is refused with a provider's error body."""
 
@@ -161,7 +176,7 @@ class Wire(Protocol):
         """Write an error reply."""
         ...
 
-    def call_headers(self, limit: int, remaining: int) -> dict[str, str]:
+    def call_headers(self, requests: Left, tokens: Left) -> dict[str, str]:
         """Give the rate-limit headers of a single call."""
         ...
 

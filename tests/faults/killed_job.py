@@ -184,7 +184,9 @@ class KilledJob:
             died_at = names_in(Path(arm[1]["done"]))[-1] if arm and "done" in arm[1] else f"{kill_after:.3f}"
             self.kills.append(died_at)
             self.killed_running += self.phase() == "running"
-            self._cancelling |= self.case.cancelled and "lifecycle.concurrent" in died_at
+            self._cancelling |= self.case.cancelled and (
+                "lifecycle.concurrent" in died_at or "lifecycle.pool" in died_at
+            )
             return False
         return self._is_done(ended)
 

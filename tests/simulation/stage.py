@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -35,6 +36,7 @@ from batch_jobs.lifecycle import (
     passes,
 )
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
+from batch_jobs.lifecycle.pool import calls as pool_calls
 from batch_jobs.render.items import Place, read_places
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import claims, events, jobs, leases
@@ -73,14 +75,14 @@ class Stage:
         """In the place of `random.random`."""
         return self.world.faults.draw("jitter")
 
-    def sleeping(self, event: threading.Event) -> Callable[[float], None]:
-        """In the place of tenacity's sleep: time passes at once."""
-
-        def sleep(seconds: float) -> None:
-            if not event.is_set():
+    def next_done(self, done: queue.SimpleQueue[Any], seconds: float) -> Any:
+        """In the place of the pool's waiting: time passes at once."""
+        try:
+            return done.get_nowait()
+        except queue.Empty:
+            if seconds > 0:
                 self.world.sleep(seconds)
-
-        return sleep
+            return None
 
     # --- leases ----------------------------------------------------------------------------------------------
 
@@ -132,8 +134,9 @@ def set_up() -> Iterator[Stage]:
         patch.setattr(leases, "holder_name", stage.holder_name)
         patch.setattr(leases, "_is_dead", stage.is_dead)
         patch.setattr(leases, "release", _release_of_the_living(stage, leases.release))
-        patch.setattr(concurrent, "ThreadPoolExecutor", OwnThread)
-        patch.setattr(concurrent, "sleep_using_event", stage.sleeping)
+        for module in (concurrent, pool_calls):
+            patch.setattr(module, "ThreadPoolExecutor", OwnThread)
+        patch.setattr(pool_calls, "next_done", stage.next_done)
         patch.setattr(os, "fsync", stage.fsync)
         patch.setattr(system, "sync_filesystem", stage.sync_filesystem)
         patch.setattr(os, "replace", _noticed(stage, os.replace))

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 from batch_jobs import system
 from batch_jobs.config import Settings, load_settings
 from batch_jobs.lifecycle.advance import Advanced, Came, advance
+from batch_jobs.lifecycle.pool.gate import Gates
 from batch_jobs.lifecycle.project import Project, workspace_of
 from batch_jobs.lifecycle.receive import Order, receive
 from batch_jobs.lifecycle.run import Progress
@@ -233,6 +234,7 @@ class World:
             cache=CallCache(template.cache_engine),
             environ={"THE_KEY": RIGHT_KEY},
             clock=self.client_time,
+            gates=Gates(lambda: self.now),
         )
 
     def sleep(self, seconds: float) -> None:
@@ -279,6 +281,7 @@ class Process:
             cache=SimCache(template.cache_engine, self),
             environ={"THE_KEY": key},
             clock=world.client_time,
+            gates=Gates(lambda: world.now),
             _connected=OnlyProvider(Wire(world.server, self, RIGHT_KEY)),
         )
 

@@ -32,6 +32,8 @@ FIXED_KEYS: dict[str, tuple[Any, str, Any]] = {
     "concurrent.min_wait_seconds": (4, "0.25", 0.25),
     "concurrent.max_wait_seconds": (10, "11", 11),
     "concurrent.max_seconds": (900, "60", 60),
+    "concurrent.breaker_failures": (5, "9", 9),
+    "concurrent.breaker_seconds": (15, "2.5", 2.5),
     "intake.max_bytes": (2_000_000_000, "99", 99),
     "intake.max_rows": (1_000_000, "98", 98),
     "store.layout": (Layout.AUTO, "packed", Layout.PACKED),
@@ -42,6 +44,8 @@ FIXED_KEYS: dict[str, tuple[Any, str, Any]] = {
     "providers.openai.endpoint": ("/v1/chat/completions", "/v1/responses", "/v1/responses"),
     "providers.openai.limits.max_requests": (None, "50", 50),
     "providers.openai.limits.max_bytes": (None, "5000", 5000),
+    "providers.openai.limits.requests_per_minute": (None, "3000", 3000),
+    "providers.openai.limits.tokens_per_minute": (None, "200000", 200000),
     "providers.anthropic.base_url": (None, "http://localhost:2", "http://localhost:2"),
     "providers.gemini.model": ("gemini-3.5-flash-lite", "gemini-3.8-flash", "gemini-3.8-flash"),
 }

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "providers.sandbox": {*FOUNDATION, "providers"},
     "batch_jobs.config": {"batch_jobs.errors", "batch_jobs.models"},
     "batch_jobs.system": {"batch_jobs.errors"},
-    "batch_jobs.errors": set(),
+    "batch_jobs.errors": {"batch_jobs.models"},
     "batch_jobs.models": set(),
     "batch_jobs.table": set(),
     "batch_jobs.arrow": set(),

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from batch_jobs.config import load_settings
 from batch_jobs.errors import RequestRejected
 from batch_jobs.lifecycle.advance import Advanced, Came, advance
 from batch_jobs.lifecycle.control import approve
+from batch_jobs.lifecycle.pool.gate import Gates
 from batch_jobs.lifecycle.project import Project, workspace_of
 from batch_jobs.lifecycle.receive import Order, receive
 from batch_jobs.lifecycle.view import view
@@ -474,6 +476,7 @@ def open_fake(config: Path) -> tuple[Project, FakeProvider, Clock]:
         cache=CallCache.open(workspace.call_cache),
         environ={"THE_KEY": "key"},
         clock=clock,
+        gates=Gates(lambda: clock.now + time.monotonic()),
         _connected=OnlyProvider(provider),
     )
     return project, provider, clock

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from tenacity import RetryCallState, Retrying
@@ -22,9 +22,11 @@ from batch_jobs.errors import (
     Unreachable,
     UnreadableReply,
 )
-from batch_jobs.lifecycle.advance import Came
-from batch_jobs.lifecycle.concurrent import _Wait
+from batch_jobs.lifecycle.advance import Came, advance
 from batch_jobs.lifecycle.control import resume
+from batch_jobs.lifecycle.pool.retries import Waiting
+from batch_jobs.lifecycle.run import Progress
+from batch_jobs.lifecycle.view import view
 from batch_jobs.models import EventName, ItemResult, JobOutcome, Mode, Outcome, Phase
 from batch_jobs.render.items import read_items
 from tests.contract.lifecycle.conftest import MakeWorld
@@ -232,31 +234,53 @@ def test_a_stop_between_two_attempts_leaves_the_item_open(
 
 
 def test_a_stop_does_not_wait_out_a_retry_after(make_world: MakeWorld) -> None:
-    """It waits as long as it was asked to, and a stop ends that wait at once."""
+    """Everybody waits as long as was asked for, and a stop ends that wait at once."""
     concurrent = {"max_workers": 2, "attempts": 3, "min_wait_seconds": 0, "max_wait_seconds": 0}
     world = make_world(Mode.CONCURRENT, concurrent=concurrent)
-    asked = threading.Event()
 
     def call(sent: Sent, _: int) -> ItemResult:
-        if sent.event == "event-0":
-            asked.set()
-            raise RateLimited("later", retry_after_seconds=3600)
-        assert asked.wait(30)
-        if sent.event == "event-5":
+        if sent.event == "event-3":
+            raise RateLimited("later", retry_after_seconds=25)
+        return good(sent)
+
+    def stop_when_it_waits(progress: Progress) -> None:
+        if "cooling down until" in progress.detail:
             world.stop.set()
+
+    world.provider.call = call
+    assert advance(world.project, world.task_id, stop_when_it_waits, world.stop).came is Came.STOPPED
+    assert world.provider.tried["event-3"] == 1
+    assert world.records[3].outcome is None
+    world.check(calls_billed=world.spent.calls)
+
+
+def test_a_long_retry_after_gives_the_thread_back_and_nobody_calls_before(world: World) -> None:
+    """The job comes again when the time is over; what was refused lost none of its attempts."""
+    begun: list[float] = []
+
+    def call(sent: Sent, number: int) -> ItemResult:
+        begun.append(world.clock.now)
+        if sent.event == "event-1" and number <= 5:
+            raise RateLimited("later", retry_after_seconds=3600)
         return good(sent)
 
     world.provider.call = call
-    assert world.run() is Came.STOPPED
-    assert world.provider.tried["event-0"] == 1
-    assert world.records[0].outcome is None
-    world.check(calls_billed=ITEMS - 1)
+    first = world.advance()
+    assert first.came is Came.WAIT
+    assert 3590 < first.seconds <= 3600
+    assert world.job.phase is Phase.RUNNING
+    assert world.run() is Came.DONE
+    assert world.outcomes == [Outcome.SUCCEEDED] * ITEMS
+    assert world.provider.tried["event-1"] == 6
+    refused = [at for at, later in pairwise(begun) if later - at >= 3590]
+    assert len(refused) == 5
+    world.check(calls_billed=ITEMS)
 
 
 def waited(error: Exception, min_seconds: float, max_seconds: float) -> float:
     state = RetryCallState(Retrying(), None, (), {})
     state.set_exception((type(error), error, None))
-    return _Wait(min_seconds, max_seconds)(state)
+    return Waiting(min_seconds, max_seconds)(state)
 
 
 def test_waits_are_jittered_within_their_bounds() -> None:
@@ -314,3 +338,91 @@ def test_the_job_says_how_it_went_in_order(world: World) -> None:
         EventName.JOB_WRITING,
         EventName.JOB_DONE,
     ]
+
+
+def test_what_was_refused_loses_no_attempt(make_world: MakeWorld) -> None:
+    concurrent = {"max_workers": 1, "attempts": 1, "min_wait_seconds": 0, "max_wait_seconds": 0}
+    world = make_world(Mode.CONCURRENT, concurrent=concurrent)
+    world.provider.call = for_event("event-3", raising(RateLimited(), times=9))
+    assert world.run() is Came.DONE
+    assert world.provider.tried["event-3"] == 10
+    assert world.outcomes == [Outcome.SUCCEEDED] * ITEMS
+
+
+def test_refusals_are_bounded_by_time(make_world: MakeWorld) -> None:
+    concurrent = {"max_workers": 1, "attempts": 1, "max_seconds": 0.05, "min_wait_seconds": 0, "max_wait_seconds": 0}
+    world = make_world(Mode.CONCURRENT, concurrent=concurrent)
+    world.provider.call = for_event("event-3", raising(RateLimited("slower", code="rate_limit_exceeded")))
+    assert world.run() is Came.DONE
+    assert (world.records[3].outcome, world.records[3].code) == (Outcome.ERRORED, "rate_limit_exceeded")
+
+
+def test_an_outage_makes_the_job_wait_and_costs_its_items_nothing_more(make_world: MakeWorld) -> None:
+    """Two items fail in a row, the breaker opens; one call at a time goes out to see, until the provider is back."""
+    concurrent = {"max_workers": 2, "attempts": 3, "min_wait_seconds": 0.05, "max_wait_seconds": 0.1}
+    world = make_world(Mode.CONCURRENT, concurrent={**concurrent, "breaker_failures": 2, "breaker_seconds": 60})
+    down, tries = [True], []
+
+    def call(sent: Sent, _: int) -> ItemResult:
+        tries.append(sent.event)
+        if down[0]:
+            raise ServerFailed("overloaded", status=503, code="overloaded")
+        return good(sent)
+
+    world.provider.call = call
+    waits = []
+    for _ in range(5):
+        advanced = world.advance()
+        assert advanced.came is Came.WAIT
+        waits.append(advanced.seconds)
+        world.clock.now += advanced.seconds
+    assert waits == pytest.approx([60, 120, 240, 300, 300], abs=5)
+    made = len(tries)
+    assert made <= 2 * 2 + 4  # the attempts that opened it, and one each time to see
+    seen = view(world.project, world.task_id)
+    assert seen.pool is not None and seen.pool["breaker"] == "open"
+    assert world.outcomes == [None] * ITEMS
+    down[0] = False
+    assert world.run() is Came.DONE
+    assert world.outcomes == [Outcome.SUCCEEDED] * ITEMS
+    world.check(calls_billed=ITEMS)
+
+
+def test_one_items_own_trouble_opens_no_breaker(make_world: MakeWorld) -> None:
+    concurrent = {"max_workers": 1, "attempts": 20, "min_wait_seconds": 0, "max_wait_seconds": 0}
+    world = make_world(Mode.CONCURRENT, concurrent={**concurrent, "breaker_failures": 2, "breaker_seconds": 60})
+    world.provider.call = for_event("event-5", raising(ServerFailed("overloaded")))
+    assert world.run() is Came.DONE
+    assert world.provider.tried["event-5"] == 20
+    assert world.outcomes.count(Outcome.SUCCEEDED) == ITEMS - 1
+
+
+def test_never_more_paid_answers_than_workers_wait_to_be_durable(make_world: MakeWorld) -> None:
+    concurrent = {"max_workers": 3, "attempts": 2, "min_wait_seconds": 0, "max_wait_seconds": 0}
+    world = make_world(Mode.CONCURRENT, concurrent=concurrent)
+    most: list[int] = []
+
+    def call(sent: Sent, number: int) -> ItemResult:
+        most.append(sum(world.provider.tried.values()) - world.spent.calls)
+        return bad(sent) if number == 1 else good(sent)
+
+    world.provider.call = call
+    assert world.run() is Came.DONE
+    assert max(most) <= 3
+    world.check(calls_billed=2 * ITEMS)
+
+
+def test_how_the_calls_went_is_in_the_status(world: World) -> None:
+    world.provider.call = for_event("event-3", raising(RateLimited(), times=2))
+    assert world.run() is Came.DONE
+    found = view(world.project, world.task_id).as_json()["pool"]
+    assert (found["attempts"], found["refused_429"], found["failed_calls"]) == (ITEMS + 2, 2, 0)
+    assert found["items"] == {"waiting": 0, "in_flight": 0, "retrying": 0, "succeeded": ITEMS}
+    assert found["breaker"] == "closed"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_figures_that_can_not_be_read_are_none(world: World, text: str) -> None:
+    assert world.run() is Came.DONE
+    world.project.workspace.pool(world.task_id).write_text(text)
+    assert view(world.project, world.task_id).pool is None

@@ -147,7 +147,7 @@ def test_of_two_jobs_that_start_at_once_only_one_sends(world: World, later: Late
 
 
 def test_single_calls_are_claimed_too(make_world: MakeWorld, later: Later) -> None:
-    world = make_world(Mode.CONCURRENT)
+    world = make_world(Mode.CONCURRENT, concurrent={"max_workers": 2})  # of the account: one call within another
     second = later(world, Mode.CONCURRENT)
     seen: list[tuple[str, ...]] = []
 

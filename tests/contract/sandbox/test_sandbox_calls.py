@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import anthropic
@@ -11,7 +12,9 @@ import openai
 import pytest
 from google.genai import types
 
+from providers._allowance import anthropic_allowance, go_seconds, openai_allowance
 from providers.sandbox.behaviour import Behaviour
+from providers.sandbox.openai_wire import go_duration
 from tests.contract.sandbox import kit
 from tests.contract.sandbox.kit import Server, tells_on
 
@@ -122,3 +125,37 @@ def test_a_call_takes_as_long_as_it_is_told_and_is_billed(server: Server) -> Non
         assert time.monotonic() - start >= 0.15
     assert server.singles() == before + 1
     assert server.get("bill?detail=1")["lines"][-1]["kind"] == "single"
+
+
+def test_the_headers_tell_the_limits_and_what_is_left_of_them(server: Server) -> None:
+    server.behave(Behaviour(requests_per_minute=60, tokens_per_minute=60_000))
+    with server.openai() as client:
+        found = openai_allowance(client.chat.completions.with_raw_response.create(**kit.chat_body(1)).headers)
+    assert found is not None
+    assert (found.requests_limit, found.requests_remaining, found.tokens_limit) == (60, 9, 60_000)
+    assert 0.9 < (found.requests_reset_seconds or 0) <= 1.1
+    with server.anthropic() as other:
+        headers = other.messages.with_raw_response.create(**kit.message_params(1)).headers
+    said = anthropic_allowance(headers, datetime.now(UTC))
+    assert said is not None
+    assert (said.requests_limit, said.tokens_limit) == (60, 60_000)
+    assert headers["anthropic-ratelimit-input-tokens-limit"] == "48000"
+
+
+def test_calls_above_the_tokens_of_a_minute_get_429(server: Server) -> None:
+    server.behave(Behaviour(tokens_per_minute=600))
+    with server.openai() as client, pytest.raises(openai.RateLimitError) as caught:
+        for _ in range(9):
+            client.chat.completions.create(**kit.chat_body(1))
+    found = openai_allowance(caught.value.response.headers)
+    assert found is not None
+    assert found.tokens_limit == 600
+    assert float(caught.value.response.headers["retry-after-ms"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0ms"), (0.12, "120ms"), (1.0, "1s"), (1.5, "1.5s"), (60.0, "1m0s"), (372.0, "6m12s")]
+)
+def test_durations_are_written_as_go_does(seconds: float, text: str) -> None:
+    assert go_duration(seconds) == text
+    assert go_seconds(text) == pytest.approx(seconds)

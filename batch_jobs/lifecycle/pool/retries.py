@@ -1,0 +1,111 @@
+"""What is tried again, how often and after how long: tenacity's rules, asked between attempts instead of slept through.
+
+An attempt that was refused (429) or that a breaker sent out to see costs time, not one of the item's attempts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tenacity import DoSleep, RetryCallState, Retrying, retry_if_exception, stop_after_delay
+from tenacity.stop import stop_base
+from tenacity.wait import wait_random_exponential
+
+from batch_jobs.config import Concurrent
+from batch_jobs.errors import ProviderError
+from batch_jobs.models import ItemResult
+
+
+class InvalidResponse(Exception):
+    """The model answered, but not in the task's schema; the paid result travels with it."""
+
+    def __init__(self, result: ItemResult) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+class TransientResult(InvalidResponse):
+    """A result that says "not now"."""
+
+
+@dataclass
+class Call:
+    """One item on its way to an answer.
+
+    Attributes:
+        tokens: estimate of what it takes, in and out.
+        widened: the body has the larger output limit after a truncation.
+        attempts: that count.
+        begun: attempts, refused ones too.
+    """
+
+    item: int
+    body: bytes
+    tokens: float
+    widened: bool = False
+    attempts: int = 0
+    begun: int = 0
+    state: RetryCallState | None = field(default=None, repr=False)
+
+
+class Retries:
+    """The rules of one job; asked from one thread."""
+
+    def __init__(self, settings: Concurrent) -> None:
+        self._retrying = Retrying(
+            stop=AttemptsUsedUp(settings.attempts) | stop_after_delay(settings.max_seconds),
+            wait=Waiting(settings.min_wait_seconds, settings.max_wait_seconds),
+            retry=retry_if_exception(worth_another_try),
+            reraise=True,
+        )
+
+    def seconds_after(self, call: Call, error: Exception, *, counts: bool) -> float | None:
+        """How long until the next attempt after this one failed; None where there is none.
+
+        Args:
+            call: what was tried.
+            error: how the attempt ended.
+            counts: it costs one of the item's attempts.
+        """
+        call.attempts += counts
+        if call.state is None:
+            call.state = RetryCallState(self._retrying, None, (call,), {})
+        else:
+            call.state.prepare_for_next_attempt()
+        call.state.set_exception((type(error), error, error.__traceback__))
+        self._retrying.begin()
+        try:
+            said = self._retrying.iter(call.state)  # as `Retrying.__call__` does, which would sleep so long now
+        except type(error):
+            return None
+        return said if isinstance(said, DoSleep) else 0.0
+
+
+class Waiting:
+    """Exponential wait with full jitter between the bounds; a longer Retry-After is honoured."""
+
+    def __init__(self, min_seconds: float, max_seconds: float) -> None:
+        self._jittered = wait_random_exponential(multiplier=1, min=min_seconds, max=max_seconds)
+
+    def __call__(self, state: RetryCallState) -> float:
+        """Seconds until the next attempt."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_seconds if isinstance(error, ProviderError) else None
+        return max(self._jittered(state), asked or 0.0)
+
+
+class AttemptsUsedUp(stop_base):
+    """No further attempt once those that count are used up."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def __call__(self, state: RetryCallState) -> bool:
+        """Whether this was the last one."""
+        call: Call = state.args[0]
+        return call.attempts >= self._most
+
+
+def worth_another_try(error: BaseException) -> bool:
+    """Whether the same call may go better the next time."""
+    return isinstance(error, InvalidResponse) or (isinstance(error, ProviderError) and error.transient)
