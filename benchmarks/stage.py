@@ -50,7 +50,7 @@ class Stage:
     folder: Path
     base_rows: int = FULL_ROWS
     repeats: int = 3
-    budget_seconds: float = 30.0
+    budget_seconds: float = 20.0
     say: Callable[[str], None] = lambda _: None
     kept: dict[str, Any] = field(default_factory=dict)
     _closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)

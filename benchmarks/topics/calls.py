@@ -9,8 +9,8 @@ from benchmarks.measure import Sample
 from benchmarks.stage import PRODUCT, Server, Stage, loopback_server, run_arguments
 
 WORKERS = 20
-QUICK_ROWS = 5_000
-LIMITED_ROWS = 4_500
+QUICK_ROWS = 3_000
+LIMITED_ROWS = 3_600
 PER_MINUTE = 3_000
 DELAY_MS = 200
 BY_SERVER = "from the first call's arrival to the last answer, by the server's clock"
