@@ -69,17 +69,21 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     told = [run if len(runs) == 1 else f"{run} Lines: {', '.join(names)}." for run, names in runs.items()]
     lines = ["\n\n".join(told), "", f"| {' | '.join(HEADER)} |", f"|{' --- |' * len(HEADER)}"]
     lines += [f"| {' | '.join(cell.replace('|', '/') for cell in cells(outcome))} |" for outcome in outcomes]
-    notes = dict.fromkeys(f"- {outcome.what}: {outcome.note}." for outcome in outcomes if outcome.note)
-    return "\n".join([*lines, *(["", *notes] if notes else [])])
+    return "\n".join([*lines, *_notes(outcomes)])
 
 
 def plain(outcomes: Sequence[Outcome]) -> str:
     """The table for the terminal."""
     rows = [HEADER, *(cells(outcome) for outcome in outcomes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *_notes(outcomes)])
+
+
+def _notes(outcomes: Sequence[Outcome]) -> list[str]:
+    """What a reader must know besides, each once, below an empty line; nothing when there is nothing."""
+    notes = dict.fromkeys(f"- {outcome.what}: {outcome.note}." for outcome in outcomes if outcome.note)
+    return ["", *notes] if notes else []
 
 
 def about(base_rows: int, full_rows: int) -> str:
