@@ -57,10 +57,13 @@ def run_lines(lines: Sequence[Line], stage: Stage) -> list[Outcome]:
     for line in lines:
         began = time.monotonic()
         try:
-            outcomes += line.run(stage)
+            found = list(line.run(stage))
         except ProgramFailed as error:
-            outcomes.append(not_run(line.name, line.promise, str(error), broken=True))
+            found = [not_run(line.name, line.promise, str(error), broken=True)]
+        for outcome in found:
+            stage.say(f"{outcome.what}: {report.figure(outcome.figure, outcome.unit)} ({outcome.said})")
         stage.say(f"{line.name} took {time.monotonic() - began:.0f} s")
+        outcomes += found
     return outcomes
 
 
