@@ -92,7 +92,7 @@ def about(base_rows: int, full_rows: int) -> str:
     scaled = "" if base_rows == full_rows else f" **Scaled down: {base_rows:,} rows stand for {full_rows:,}.**"
     return (
         f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"Linux {platform.release()}; {libraries}.{scaled}"
+        f"Linux {platform.release().partition('-')[0]}; {libraries}.{scaled}"
     )
 
 

@@ -32,7 +32,7 @@ JOB_ROWS = 100_000
 SMALL_ROWS = 20_000
 LARGE_ROWS = 1_000_000
 SANDBOX_ROWS = 10_000
-PSS = "memory: PSS over all processes of the product, looked at every 50 ms or less often"
+PSS = "PSS over all processes of the product, looked at every 50 ms or less often"
 
 
 @dataclass(frozen=True, slots=True)
