@@ -24,6 +24,7 @@ from benchmarks.stage import (
     START_SECONDS,
     Stage,
     clean_environ,
+    packed_environ,
     run_arguments,
     side,
 )
@@ -49,7 +50,7 @@ class Ran:
 
 
 def whole_job(stage: Stage, rows: int) -> Ran:
-    """Run one job from the file to the file; once for all lines."""
+    """Run one job from the file to the file; once for all lines. Packed at any size: like is compared with like."""
     return stage.once(f"job of {rows}", lambda: _whole_job(stage, rows))
 
 
@@ -57,7 +58,9 @@ def _whole_job(stage: Stage, rows: int) -> Ran:
     project, file, server = stage.project(f"job-{rows}"), stage.table(rows), stage.server
     server.reset()
     arguments = run_arguments(file, "--mode", "batch", "--output", str(project / "output.csv"))
-    sample = stage.command_line(*arguments, project=project, environ=server.environ, limit_seconds=3_600)
+    sample = stage.command_line(
+        *arguments, project=project, environ={**server.environ, **packed_environ()}, limit_seconds=3_600
+    )
     busy = float(server.stats()["cpu_seconds"])
     server.reset()
     stage.drop(project)
