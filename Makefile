@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test soak check format lint types lock lock-check serve clean
+.PHONY: setup demo test soak bench bench-large check format lint types lock lock-check serve clean
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
@@ -22,6 +22,14 @@ test: $(READY)
 # The long proofs: kills, storage faults and simulated jobs by the thousand. About half an hour on two cores.
 soak: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --timeout 1800
+
+# The product against the barest program for the same work and against its peers: ten minutes on an idle machine.
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+# Also the job of 1,000,000 rows.
+bench-large: $(READY)
+	$(BIN)/python -m benchmarks --large
 
 check: format lint types lock-check test
 

@@ -1,0 +1,1 @@
+"""One module a topic; each holds the lines of its topic."""
