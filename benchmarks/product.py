@@ -136,7 +136,7 @@ def own_peak_bytes() -> int:
 def folders(given: Given) -> Given:
     """File rows into the folder store."""
     from batch_jobs.storage.folders import FolderStore
-from batch_jobs.storage.results import Filed
+    from batch_jobs.storage.results import Filed
 
     rows = [
         Filed(identity=identity_of(number), name=TASK, result=RESULT, details=row_details(number))
