@@ -215,6 +215,13 @@ def required_text(reply: dict[str, Any], name: str) -> str:
     return value
 
 
+def date_of(headers: httpx2.Headers) -> datetime | None:
+    """The provider's clock as a reply shows it, in UTC."""
+    with suppress(KeyError, ValueError):
+        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+    return None
+
+
 def oldest_of(since: datetime, now: datetime | None, headers: httpx2.Headers) -> datetime:
     """The time, by the provider's clock, before which a batch can't have been created.
 
@@ -223,10 +230,9 @@ def oldest_of(since: datetime, now: datetime | None, headers: httpx2.Headers) ->
         now: our clock.
         headers: of the provider's reply; `Date` is its clock.
     """
-    behind = timedelta()
-    if now is not None:
-        with suppress(KeyError, ValueError):
-            behind = max(now - parsedate_to_datetime(headers["date"]).astimezone(UTC), behind)
+    behind, theirs = timedelta(), date_of(headers)
+    if now is not None and theirs is not None:
+        behind = max(now - theirs, behind)
     return since - behind - timedelta(seconds=CLOCK_SKEW_SECONDS)
 
 

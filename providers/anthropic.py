@@ -32,6 +32,7 @@ from providers._reading import as_count, as_dict, as_dicts, as_text, load_object
 from providers._transport import (
     BLOCK_BYTES,
     answered_error,
+    date_of,
     delete_each,
     oldest_of,
     opened,
@@ -123,6 +124,12 @@ class AnthropicProvider:
                 options={"headers": {"Content-Length": str(size)}},
             )
         return _view(reply_object(response.content))
+
+    def now(self) -> datetime | None:
+        """The clock of the reply to a listing of one batch."""
+        with self._translated():
+            raw = self._client.messages.batches.with_raw_response.list(limit=1)
+        return date_of(raw.http_response.headers)
 
     def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         """List the batches that may hold the shard: of its size, created at or after `since`, newest first."""

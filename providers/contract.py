@@ -128,14 +128,21 @@ class Provider(Protocol):
         """Create the batch by exactly one POST. The only verb that spends money without an answer."""
         ...
 
+    def now(self) -> datetime | None:
+        """The provider's own clock, by the `Date` of a small reply; None where nothing is looked up by time, or unsaid.
+
+        Asked before a create: what it makes can't be older, whatever becomes of our own clock.
+        """
+        ...
+
     def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         """List the batches that were or may have been made for this shard since then, newest first.
 
         Where the dialect carries the key (`shard_key` set), only exact matches. Where it does not (Anthropic),
         candidates by time window and request count; `owns` proves or disproves one.
 
-        `now` is the clock that `since` was read from: where the provider's own clock, as its reply shows it, is behind
-        that one, the window reaches back as much further.
+        `now` is the clock that `since` was read from, None for the provider's own. Where the provider's clock, as its
+        reply shows it, is behind that one, the window reaches back as much further.
         """
         ...
 

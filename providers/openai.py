@@ -31,6 +31,7 @@ from providers._reading import as_count, as_dict, as_dicts, as_text
 from providers._transport import (
     answered_error,
     check_size,
+    date_of,
     delete_each,
     oldest_of,
     opened,
@@ -147,6 +148,12 @@ class OpenAIProvider:
                 metadata={"shard_key": shard.key},
             )
         return _view(reply_object(raw.http_response.content))
+
+    def now(self) -> datetime | None:
+        """The clock of the reply to a listing of one batch."""
+        with self._translated():
+            raw = self._client.batches.with_raw_response.list(limit=1)
+        return date_of(raw.http_response.headers)
 
     def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         """List the batches whose metadata holds the shard key, newest first."""

@@ -100,6 +100,8 @@ def plan_job(run: Run, job: Job) -> None:
     chosen = _figures(project, job, spec, known)
     planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)
     with run.write() as connection:
+        if jobs.get(connection, job.task_id).phase is not job.phase:
+            return  # cancelled meanwhile
         items.add_all(connection, job.task_id, planned)
         jobs.move(
             connection,

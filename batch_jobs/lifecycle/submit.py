@@ -51,13 +51,19 @@ def submit_shard(run: Run, job: Job, shard: Shard) -> Shard:
         raise StoreError(f"{file.path}: was changed after it was rendered; put it back, or cancel the job")
     shard = _uploaded(run, job, shard, provider, file)
     _throttled(run, job, Verb.CREATE)
+    sent_after = shard.sent_after if shard.was_unknown else _their_time(provider)
     with run.write() as connection:
         if jobs.get(connection, job.task_id).phase is not job.phase:
             return shard  # paused or cancelled meanwhile: not sent
         find_room(run, connection, job, shard)  # nobody else can take it until this is committed
         # a lost create may turn up with the time of when it was sent, so that time is kept
         since = shard.submitting_at if shard.was_unknown else run.project.clock()
-        values = {"submitting_at": since, "account": job.account, "creates": shard.creates + 1}
+        values = {
+            "submitting_at": since,
+            "sent_after": sent_after,
+            "account": job.account,
+            "creates": shard.creates + 1,
+        }
         shard = shards.move(connection, shard, ShardState.SUBMITTING, **values)
         events.add(connection, job.task_id, EventName.SHARD_SUBMITTING, {"shard_key": shard.shard_key})
     return _create(run, job, shard, provider, file)
@@ -182,12 +188,26 @@ def cancel_doubles(run: Run, job: Job, shard: Shard) -> None:
 def _candidates(run: Run, provider: Provider, shard: Shard) -> list[BatchView]:
     """Batches that may be this shard's, newest first, without those that are known to be another shard's."""
     assert shard.submitting_at is not None
-    now = run.project.clock()
-    since = shard.submitting_at if shard.submitting_at <= now else now - A_DAY  # the clock was set back meanwhile
-    found = provider.find_batches(shard_file(run, shard), _utc(since), _utc(now))
+    if shard.sent_after is not None:
+        found = provider.find_batches(shard_file(run, shard), _utc(shard.sent_after))
+    else:
+        now = run.project.clock()
+        since = shard.submitting_at if shard.submitting_at <= now else now - A_DAY  # the clock was set back meanwhile
+        found = provider.find_batches(shard_file(run, shard), _utc(since), _utc(now))
     with run.project.ledger.read() as connection:
         taken = shards.taken_batch_ids(connection, shard)
     return [view for view in found if view.batch_id not in taken]
+
+
+def _their_time(provider: Provider) -> float | None:
+    """The provider's own clock, before a create: ours may be set by hours before anybody looks for what it made."""
+    try:
+        now = provider.now()
+    except ProviderError as error:
+        if error.operator:
+            raise
+        return None
+    return now.timestamp() if now is not None else None
 
 
 def _utc(at: float) -> datetime:

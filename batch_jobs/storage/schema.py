@@ -105,6 +105,7 @@ provider_batches = Table(
     Column("refused_at", Float),
     Column("refused_ids", JSON),
     Column("split", Integer, nullable=False, server_default=text("0")),
+    Column("sent_after", Float),
 )
 
 learned_limits = Table(

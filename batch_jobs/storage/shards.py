@@ -23,6 +23,7 @@ class Shard:
     Attributes:
         shard_key: travels with the create, so that a lost one can be found again.
         creates: how many create POSTs were begun for it.
+        sent_after: a time before its create, by the provider's own clock, where it was asked for.
         discarded_at: when the provider was told to delete its files of this batch.
         was_unknown: a create once ended without a clear answer, so a late double may still appear.
         tokens: what it weighs in the provider's queue, estimated; `refusals` of its creates met a full queue.
@@ -57,6 +58,7 @@ class Shard:
     ended_at: float | None = None
     merged_at: float | None = None
     discarded_at: float | None = None
+    sent_after: float | None = None
     tokens: int = 0
     uploaded_at: float | None = None
     refusals: int = 0

@@ -34,7 +34,7 @@ PLUMBING = frozenset(
 DRIVERS = frozenset({"batch_jobs.lifecycle.advance", "batch_jobs.lifecycle.schedule"})
 """Modules that only call the steps; the step's own name is told by the frame below them."""
 
-CHANGES_NOTHING = frozenset({"find_batches", "owns", "check", "fetch", "close"})
+CHANGES_NOTHING = frozenset({"now", "find_batches", "owns", "check", "fetch", "close"})
 """Verbs of a provider that neither change anything there nor cost anything; all others are steps."""
 
 FILE_STEPS = ("mkdir", "rmdir", "unlink", "remove", "link", "symlink", "rename", "replace", "truncate")

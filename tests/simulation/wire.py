@@ -88,6 +88,9 @@ class Wire:
     def create_batch(self, shard: ShardFile, file_id: str | None) -> BatchView:
         return self._call("create", shard.key, lambda: self._create(shard))
 
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(int(self.server.now()), UTC)
+
     def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         return self._call("find", shard.key, lambda: self._find(shard, since, now))
 

@@ -199,6 +199,9 @@ class FakeProvider:
         script(self, batch)
         return self.batches[batch.batch_id].view()
 
+    def now(self) -> None:
+        return None
+
     def find_batches(self, shard: ShardFile, since: datetime, now: datetime | None = None) -> list[BatchView]:
         self.before("find", shard.key)
         found = [b for b in self.batches.values() if b.key == shard.key and b.listed]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from batch_jobs.errors import RateLimited, ServerFailed, TimedOut, WrongMoment
+from batch_jobs.lifecycle import control, plan
 from batch_jobs.lifecycle.advance import Came
 from batch_jobs.lifecycle.control import cancel, discard, resume
 from batch_jobs.models import BatchState, JobOutcome, Mode, Outcome, Phase
@@ -21,6 +24,32 @@ def test_a_planned_job(make_world: MakeWorld) -> None:
     assert world.outcomes == [Outcome.CANCELLED] * ITEMS
     assert world.provider.posts == []
     world.check(calls_billed=0)
+
+
+def test_a_job_that_is_just_about_to_begin(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled while its folders are made: it ends, and nobody is told that it is not planned any more."""
+    world = make_world()
+    monkeypatch.setattr(control, "expect_folders", lambda *_: cancel(world.project, world.task_id))
+    assert world.run() is Came.DONE
+    assert world.job.outcome is JobOutcome.CANCELLED
+    assert world.provider.posts == []
+
+
+def test_a_job_that_is_being_planned(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world()
+    with world.project.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET phase = 'received', plan = NULL")
+        connection.exec_driver_sql("DELETE FROM items")
+    known = plan._known_items
+
+    def cancelled(*arguments: Any) -> bytes:
+        cancel(world.project, world.task_id)
+        return known(*arguments)
+
+    monkeypatch.setattr(plan, "_known_items", cancelled)
+    assert world.run() is Came.DONE
+    assert world.job.outcome is JobOutcome.CANCELLED
+    assert world.provider.posts == []
 
 
 def test_a_job_that_is_with_the_provider(make_world: MakeWorld) -> None:

@@ -30,3 +30,4 @@ def upgrade() -> None:
     op.execute(f"INSERT INTO calls ({COLUMNS}) SELECT {COLUMNS} FROM calls_before ORDER BY task_id, call_id")
     op.drop_table("calls_before")
     op.drop_index("items_under_way", table_name="items")
+    op.add_column("provider_batches", sa.Column("sent_after", sa.Float(), nullable=True))
