@@ -24,7 +24,12 @@ T = TypeVar("T")
 AHEAD = 2
 """Tasks a worker that are begun and whose results nobody has taken yet."""
 
-PRELOADED = ["pyarrow.parquet", "batch_jobs.render.worker"]
+PRELOADED = [
+    "pyarrow.parquet",
+    "batch_jobs.render.worker",
+    "batch_jobs.lifecycle.cells",
+    "batch_jobs.lifecycle.checking",
+]
 
 
 class Workers:
@@ -51,9 +56,16 @@ class Workers:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def warm(self) -> None:
-        """Begin the processes now, in the background: something for them to do will come."""
+        """Begin the processes now, in the background: something for them to do comes soon, in this process."""
         for _ in range(self.count):
             self._begun().submit(os.getpid)
+
+    def close(self) -> None:
+        """End the processes, whoever began them."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def run(self, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[T]:
         """Yield `function(*task)` for each task, in order; only a few results wait to be taken.

@@ -11,11 +11,12 @@ from batch_jobs.errors import FileRefused
 from batch_jobs.models import SHEET_ROW
 from batch_jobs.table import Block, Table
 
-GROUP_ROWS = 10_000
+GROUP_ROWS = 5_000
+"""Rows of a range: what a worker renders, or writes, at once; its memory goes with it."""
 
 
 def write_snapshot(table: Table, target: Path, filename: str) -> int:
-    """Stream a table into a Parquet file, one row group per 10,000 rows; reading it is its full validation.
+    """Stream a table into a Parquet file, one row group per range of rows; reading it is its full validation.
 
     One group is compressed and written (by a thread) while the next one is read.
 

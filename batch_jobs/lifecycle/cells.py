@@ -196,8 +196,8 @@ def _tables(source: Source, number: int) -> tuple[Any, Any]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(source.plan / "rows.parquet") as plan, pq.ParquetFile(source.snapshot) as snapshot:
-        lines = plan.read_row_group(number, columns=list(PLAN_COLUMNS)).select(list(PLAN_COLUMNS))
-        return lines, snapshot.read_row_group(number).remove_column(0)
+        lines = plan.read_row_group(number, columns=list(PLAN_COLUMNS), use_threads=False).select(list(PLAN_COLUMNS))
+        return lines, snapshot.read_row_group(number, use_threads=False).remove_column(0)
 
 
 def row_cells(row: PlannedRow, reason: str | None, answers: Answers, fields: Sequence[str]) -> list[str]:

@@ -94,8 +94,11 @@ def plan_job(run: Run, job: Job) -> None:
         run.notify(Progress(job.task_id, "rendering", done, job.rows))
 
     count(0)
-    render_all(spec, count, project.workers)
-    join_items(spec.plan)
+    ranges = render_all(spec, count, project.workers)
+    if ranges > 1:
+        list(project.workers.run(join_items, [(spec.plan,)]))
+    else:
+        join_items(spec.plan)
     known = _known_items(project, spec)
     chosen = _figures(project, job, spec, known)
     planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)

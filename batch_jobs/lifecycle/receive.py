@@ -27,6 +27,7 @@ from batch_jobs.storage.idempotency import Claim
 from batch_jobs.storage.jobs import Job
 from batch_jobs.table import IntakeLimits, Table
 
+WARM_FROM_BYTES = 8_000_000
 STATUS_FIELD = ""
 """The key of the status column among a job's output columns; no model field can have this name."""
 
@@ -113,6 +114,8 @@ def _keep(project: Project, order: Order) -> Job:
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
     _check_columns(table, resolved.data_case, order)
+    if order.file.stat().st_size > WARM_FROM_BYTES:
+        project.workers.warm()  # they will render it, and begin while the file is read
     task_id = uuid.uuid4().hex
     workspace = project.workspace
     staging = workspace.batch_input / f".incoming-{task_id}"

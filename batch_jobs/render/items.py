@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +124,16 @@ def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> I
 
 def figures(plan: Path) -> tuple[int, int]:
     """Rows whose prompt failed, and items."""
-    with plan_query(plan, read_rows=[plan / "rows.parquet"]) as connection:
-        row = connection.execute(
-            "SELECT count(*) FILTER (item IS NULL), count(DISTINCT item) FROM read_rows"
-        ).fetchone()
-    assert row is not None
-    return int(row[0]), int(row[1])
+    import pyarrow.parquet as pq
+
+    failed = sum(error is not None for (error,) in _stream(plan / "rows.parquet", ("error",)))
+    return failed, int(pq.read_metadata(plan / "items.parquet").num_rows)
 
 
 def first_errors(plan: Path, limit: int = 5) -> list[tuple[int, str]]:
     """The first rows whose prompt failed: (row number as the spreadsheet shows it, why)."""
-    with plan_query(plan, read_rows=[plan / "rows.parquet"]) as connection:
-        query = f"SELECT number, error FROM read_rows WHERE error IS NOT NULL ORDER BY row LIMIT {limit:d}"
-        return [(int(number), str(error)) for number, error in connection.execute(query).fetchall()]
+    rows = _stream(plan / "rows.parquet", ("number", "error"))
+    return list(islice(((int(number), str(error)) for number, error in rows if error is not None), limit))
 
 
 def _snapshot(path: Path) -> tuple[list[str], Any]:
@@ -154,6 +152,6 @@ def _stream(path: Path, columns: tuple[str, ...], groups: list[int] | None = Non
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=list(columns)):
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(columns), use_threads=False):
             by_name = batch.to_pydict()
             yield from zip(*(by_name[name] for name in columns), strict=True)

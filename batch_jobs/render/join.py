@@ -36,7 +36,10 @@ _ALTERNATES = """
 
 
 def join_items(plan: Path) -> None:
-    """Make items.parquet and rows.parquet from the workers' index files; done already is done."""
+    """Make items.parquet and rows.parquet from the workers' index files; done already is done.
+
+    Where there are many rows, in a process that ends: what DuckDB takes for them is not given back.
+    """
     import pyarrow.parquet as pq
 
     if (plan / "rows.parquet").exists():
@@ -82,7 +85,7 @@ def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[i
     with store_errors(plan), contextlib.ExitStack() as stack:
         writers: list[Any] = []
         for path in index:
-            table = pq.read_table(path)
+            table = pq.read_table(path, use_threads=False)
             numbers = item_of[row : row + table.num_rows]
             news = _first_of_their_items(numbers, items)
             made = _items(table, numbers, news), _rows(table, numbers, row, alternates)

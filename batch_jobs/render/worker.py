@@ -66,7 +66,7 @@ def _write_segment(spec: RenderSpec, segment: int, first_row: int, target: Path)
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(spec.snapshot) as snapshot:
-        rows = snapshot.read_row_group(segment)
+        rows = snapshot.read_row_group(segment, use_threads=False)  # each thread would keep a heap of its own
     bodies = bodies_path(spec.plan, segment)
     temp = bodies.with_suffix(".tmp")
     with temp.open("wb") as handle:
