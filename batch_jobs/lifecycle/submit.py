@@ -192,7 +192,7 @@ def _candidates(run: Run, provider: Provider, shard: Shard) -> list[BatchView]:
         found = provider.find_batches(shard_file(run, shard), _utc(shard.sent_after))
     else:
         now = run.project.clock()
-        since = shard.submitting_at if shard.submitting_at <= now else now - A_DAY  # the clock was set back meanwhile
+        since = min(shard.submitting_at, now) - A_DAY  # our clock may have been set back since
         found = provider.find_batches(shard_file(run, shard), _utc(since), _utc(now))
     with run.project.ledger.read() as connection:
         taken = shards.taken_batch_ids(connection, shard)
