@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_jobs.config import ModelEntry
-from batch_jobs.lifecycle.plan import PlanFigures
-from batch_jobs.lifecycle.view import JobView
 from batch_jobs.models import BreakerState, JobOutcome, Mode, Phase, Status
-from batch_jobs.storage.jobs import Job
+
+if TYPE_CHECKING:  # `status` answers without loading what planning needs
+    from batch_jobs.lifecycle.plan import PlanFigures
+    from batch_jobs.lifecycle.view import JobView
+    from batch_jobs.storage.jobs import Job
 
 LABEL_CHARS = 14
 
