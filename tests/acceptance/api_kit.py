@@ -46,6 +46,11 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, **QUICK, **extra}
 
 
+def left_in(temp: Path) -> list[Path]:
+    """What an upload left in the temp folder; where worker processes meet (multiprocessing's) stays with the server."""
+    return [path for path in temp.iterdir() if not path.name.startswith("pymp-")]
+
+
 def wait_for(look: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
     """Ask until there is an answer, for a bounded time."""
     end = time.monotonic() + seconds

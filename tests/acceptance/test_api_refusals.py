@@ -39,7 +39,7 @@ def server(place: Path) -> Iterator[Server]:
 def nothing_is_left(server: Server, place: Path) -> Iterator[None]:
     """After each test: no temp file, no half job, nothing beside the root."""
     yield
-    api_kit.wait_for(lambda: not list((place / "temp").iterdir()), "the temp folder is empty", 5)
+    api_kit.wait_for(lambda: not api_kit.left_in(place / "temp"), "the temp folder is empty", 5)
     assert {path.name for path in place.iterdir()} == {"root", "temp"}
     assert not list((place / "root" / "batch_input").glob(".incoming-*"))
 
