@@ -19,7 +19,11 @@ from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 from providers.contract import Provider, ShardFile
 
-A_DAY = 86_400.0
+CLOCK_SET_BACK_SECONDS = 86_400.0
+"""How far our clock may have been set back since a create was sent, without hiding its batch from a search by time.
+
+A machine that slept between asking for the time and asking the provider looks the same.
+"""
 
 
 def shard_file(run: Run, shard: Shard) -> ShardFile:
@@ -127,7 +131,7 @@ def _candidates(run: Run, provider: Provider, shard: Shard) -> list[BatchView]:
     """Batches that may be this shard's, newest first, without those that are known to be another shard's."""
     assert shard.submitting_at is not None
     now = run.project.clock()
-    since = shard.submitting_at if shard.submitting_at <= now else now - A_DAY  # the clock was set back meanwhile
+    since = min(shard.submitting_at, now) - CLOCK_SET_BACK_SECONDS
     found = provider.find_batches(shard_file(run, shard), _utc(since), _utc(now))
     with run.project.ledger.read() as connection:
         taken = shards.taken_batch_ids(connection, shard)
