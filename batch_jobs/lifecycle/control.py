@@ -26,6 +26,8 @@ def begin(run: Run, job: Job) -> None:
     if run.stop.is_set():
         return  # begun anew next time
     with run.write() as connection:
+        if jobs.get(connection, job.task_id).phase is not job.phase:
+            return  # cancelled meanwhile: that is what it goes on with
         jobs.move(connection, job, Phase.RUNNING, started_at=run.project.clock())
         events.add(connection, job.task_id, EventName.JOB_STARTED, {"mode": job.mode, "simulated": job.simulated})
     write_manifest(run.project, job.task_id)

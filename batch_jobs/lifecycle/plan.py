@@ -88,6 +88,8 @@ def plan_job(run: Run, job: Job) -> None:
     chosen = _figures(project, job, spec, known)
     planned = zip(read_items(spec.plan), known, strict=True)
     with run.write() as connection:
+        if jobs.get(connection, job.task_id).phase is not job.phase:
+            return  # cancelled meanwhile: nothing of the plan is needed
         items.add_all(connection, job.task_id, ((item.item, item.fingerprint, bool(there)) for item, there in planned))
         jobs.move(
             connection,
