@@ -87,7 +87,7 @@ def run(
 
 
 def _find_or_receive(project: Project, place: Place, order: Order, *, new: bool) -> tuple[Job, bool]:
-    """The unfinished job of this very file, else a new one; and whether it was found."""
+    """The job of this very file that is not at its end, else a new one; and whether it was found."""
     from batch_jobs.lifecycle.receive import find_open, receive
 
     found = None if new else find_open(project, order)
@@ -96,10 +96,8 @@ def _find_or_receive(project: Project, place: Place, order: Order, *, new: bool)
         say(place, show.file_line(job))
         return job, False
     say(place, show.file_line(found))
-    say(
-        place,
-        show.line("continues", f"job {found.task_id[:12]}, which is not finished; --new starts another", "yellow"),
-    )
+    left = "whose file was not handed over" if found.phase is Phase.DONE else "which is not finished"
+    say(place, show.line("continues", f"job {found.task_id[:12]}, {left}; --new starts another", "yellow"))
     return found, True
 
 
