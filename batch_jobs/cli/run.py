@@ -11,7 +11,7 @@ import click
 from batch_jobs.cli import show
 from batch_jobs.cli.ending import finish
 from batch_jobs.cli.options import Place, answer_json, opened, path_of, project_options, say
-from batch_jobs.cli.watch import Bars, wait_for
+from batch_jobs.cli.watch import Bars, advance_once, wait_for
 from batch_jobs.errors import EXIT_BAD_INPUT, EXIT_OK, UserError
 from batch_jobs.models import Mode, Phase
 
@@ -146,24 +146,25 @@ def _may_leave(project: Project, task_id: str) -> str:
 
 
 def _plan(project: Project, place: Place, task_id: str) -> None:
-    from batch_jobs.lifecycle.advance import advance
     from batch_jobs.lifecycle.plan import plan_of
-    from batch_jobs.storage import jobs
 
     bars = Bars()
     try:
-        with project.ledger.read() as connection:
-            job = jobs.get(connection, task_id)
-        if job.phase is Phase.RECEIVED:
-            advance(project, task_id, bars)
+        while (job := _look_up(project, task_id)).phase is Phase.RECEIVED:
+            advance_once(project, task_id, bars)
     finally:
         bars.close()
-    with project.ledger.read() as connection:
-        job = jobs.get(connection, task_id)
     if job.plan is not None:
         entry = project.entry(job.provider).models.get(job.model)
         for text in show.plan_lines(job, plan_of(job), entry):
             say(place, text)
+
+
+def _look_up(project: Project, task_id: str) -> Job:
+    from batch_jobs.storage import jobs
+
+    with project.ledger.read() as connection:
+        return jobs.get(connection, task_id)
 
 
 def _dry_run(project: Project, place: Place, job: Job, continued: bool) -> int:
@@ -192,14 +193,14 @@ def _detach(project: Project, place: Place, task_id: str) -> int:
     """Stay until every shard of the round is with the provider, then leave."""
     import time
 
-    from batch_jobs.lifecycle.advance import Came, advance
+    from batch_jobs.lifecycle.advance import Came
     from batch_jobs.lifecycle.view import all_submitted, view
 
     bars = Bars()
-    advanced = advance(project, task_id, bars)
+    advanced = advance_once(project, task_id, bars)
     while advanced.came is Came.WAIT and not advanced.waits_for and not all_submitted(project, task_id):
         time.sleep(advanced.seconds)
-        advanced = advance(project, task_id, bars)
+        advanced = advance_once(project, task_id, bars)
     bars.close()
     if advanced.came is not Came.WAIT:
         return finish(project, place, task_id, None)
