@@ -11,7 +11,7 @@ import click
 from batch_jobs.cli import show
 from batch_jobs.cli.ending import finish
 from batch_jobs.cli.options import Place, answer_json, opened, path_of, project_options, say
-from batch_jobs.cli.watch import Bars, wait_for
+from batch_jobs.cli.watch import Bars, advance_once, wait_for
 from batch_jobs.errors import EXIT_BAD_INPUT, EXIT_OK, UserError
 from batch_jobs.models import Mode, Phase
 
@@ -87,7 +87,7 @@ def run(
 
 
 def _find_or_receive(project: Project, place: Place, order: Order, *, new: bool) -> tuple[Job, bool]:
-    """The unfinished job of this very file, else a new one; and whether it was found."""
+    """The job of this very file that is not at its end, else a new one; and whether it was found."""
     from batch_jobs.lifecycle.receive import find_open, receive
 
     found = None if new else find_open(project, order)
@@ -96,10 +96,8 @@ def _find_or_receive(project: Project, place: Place, order: Order, *, new: bool)
         say(place, show.file_line(job))
         return job, False
     say(place, show.file_line(found))
-    say(
-        place,
-        show.line("continues", f"job {found.task_id[:12]}, which is not finished; --new starts another", "yellow"),
-    )
+    left = "whose file was not handed over" if found.phase is Phase.DONE else "which is not finished"
+    say(place, show.line("continues", f"job {found.task_id[:12]}, {left}; --new starts another", "yellow"))
     return found, True
 
 
@@ -148,24 +146,25 @@ def _may_leave(project: Project, task_id: str) -> str:
 
 
 def _plan(project: Project, place: Place, task_id: str) -> None:
-    from batch_jobs.lifecycle.advance import advance
     from batch_jobs.lifecycle.plan import plan_of
-    from batch_jobs.storage import jobs
 
     bars = Bars()
     try:
-        with project.ledger.read() as connection:
-            job = jobs.get(connection, task_id)
-        if job.phase is Phase.RECEIVED:
-            advance(project, task_id, bars)
+        while (job := _look_up(project, task_id)).phase is Phase.RECEIVED:
+            advance_once(project, task_id, bars)
     finally:
         bars.close()
-    with project.ledger.read() as connection:
-        job = jobs.get(connection, task_id)
     if job.plan is not None:
         entry = project.entry(job.provider).models.get(job.model)
         for text in show.plan_lines(job, plan_of(job), entry):
             say(place, text)
+
+
+def _look_up(project: Project, task_id: str) -> Job:
+    from batch_jobs.storage import jobs
+
+    with project.ledger.read() as connection:
+        return jobs.get(connection, task_id)
 
 
 def _dry_run(project: Project, place: Place, job: Job, continued: bool) -> int:
@@ -194,14 +193,14 @@ def _detach(project: Project, place: Place, task_id: str) -> int:
     """Stay until every shard of the round is with the provider, then leave."""
     import time
 
-    from batch_jobs.lifecycle.advance import Came, advance
+    from batch_jobs.lifecycle.advance import Came
     from batch_jobs.lifecycle.view import all_submitted, view
 
     bars = Bars()
-    advanced = advance(project, task_id, bars)
+    advanced = advance_once(project, task_id, bars)
     while advanced.came is Came.WAIT and not advanced.waits_for and not all_submitted(project, task_id):
         time.sleep(advanced.seconds)
-        advanced = advance(project, task_id, bars)
+        advanced = advance_once(project, task_id, bars)
     bars.close()
     if advanced.came is not Came.WAIT:
         return finish(project, place, task_id, None)

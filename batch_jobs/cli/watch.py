@@ -5,12 +5,13 @@ from __future__ import annotations
 import queue
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_jobs.cli.show import LABEL_CHARS, duration, line
-from batch_jobs.errors import BatchJobsError, Interrupted
+from batch_jobs.errors import BatchJobsError, Interrupted, JobHeld
 from batch_jobs.lifecycle.run import Progress
 
 if TYPE_CHECKING:
@@ -83,6 +84,19 @@ class Bars:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def advance_once(project: Project, task_id: str, bars: Bars) -> Advanced:
+    """Take a job as far as it goes now; while another process works on it, say so and come again in a while."""
+    from batch_jobs.lifecycle.advance import Advanced, Came, advance
+    from batch_jobs.lifecycle.schedule import HELD_SECONDS
+
+    try:
+        return advance(project, task_id, bars)
+    except JobHeld:
+        bars(Progress(task_id, "held", 0, 0, "another process works on this job"))
+        time.sleep(HELD_SECONDS)
+        return Advanced(Came.WAIT)
 
 
 def wait_for(project: Project, task_id: str, *, quiet: bool = False) -> Advanced:

@@ -28,6 +28,7 @@ MAX_TOTAL_BYTES = 4_000_000_000
 RATIO_FROM_BYTES = 4 << 20
 MAX_RATIO = 250
 MAX_TOKEN_BYTES = 1 << 20  # one tag, comment or attribute; text of a cell comes in pieces and has its own limit
+MAX_NESTED = 200  # tags open at a time, each kept by the parser; a workbook comes to some twenty
 MAX_NAMES = 20_000  # of tags and attributes, each kept by the parser; a workbook has some hundred
 _FIXED_HEADER_BYTES = 30
 _SAVE_AGAIN = "Open it in Excel and save it again as .xlsx"
@@ -178,11 +179,34 @@ def _directory_bytes(path: Path) -> int | None:
     return size
 
 
+class Nesting:
+    """Counts the tags of a part that are open, and refuses more than MAX_NESTED at a time."""
+
+    def __init__(self, package: Package, info: zipfile.ZipInfo) -> None:
+        self._package, self._part = package, info.filename
+        self._open = 0
+
+    def opened(self, *_: object) -> None:
+        """Take a start tag into account.
+
+        Raises:
+            FileRefused: too many tags are open.
+        """
+        self._open += 1
+        if self._open > MAX_NESTED:
+            self._package.refuse(f'its part "{self._part}" holds tags that are nested more than {MAX_NESTED} deep')
+
+    def closed(self, *_: object) -> None:
+        """Take an end tag into account."""
+        self._open -= 1
+
+
 def xml_parser(package: Package, info: zipfile.ZipInfo, *, namespaces: bool = False) -> expat.XMLParserType:
-    """Make a parser for one part that refuses DOCTYPEs, entity declarations and any encoding but UTF-8.
+    """Make a parser for one part that refuses DOCTYPEs, entity declarations, any encoding but UTF-8, and deep nesting.
 
     ECMA-376 part 2, section 6.1.4 (M1.17 and M1.18) allows UTF-8 and UTF-16 and forbids DTDs; nobody writes UTF-16.
-    Nothing outside the part is ever opened: expat calls no handler that would.
+    Nothing outside the part is ever opened: expat calls no handler that would. Who sets handlers for tags of their own
+    counts them by a `Nesting` of their own.
 
     Args:
         package: where the part is; named in the errors.
@@ -202,6 +226,8 @@ def xml_parser(package: Package, info: zipfile.ZipInfo, *, namespaces: bool = Fa
     parser.StartDoctypeDeclHandler = doctype
     parser.EntityDeclHandler = doctype
     parser.XmlDeclHandler = declaration
+    nesting = Nesting(package, info)
+    parser.StartElementHandler, parser.EndElementHandler = nesting.opened, nesting.closed
     return parser
 
 

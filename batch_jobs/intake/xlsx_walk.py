@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake.text import column_letter
-from batch_jobs.intake.xlsx_package import Package, feed, xml_parser
+from batch_jobs.intake.xlsx_package import Nesting, Package, feed, xml_parser
 from batch_jobs.intake.xlsx_workbook import MAIN_NAMESPACES, XML_SPACE
 
 MAX_SHEET_ROWS = 1_048_576
@@ -79,6 +79,7 @@ class SheetWalk:
         self.parser = xml_parser(package, part)
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._root_opens
+        self._nesting = Nesting(package, part)  # of all tags but those that can't be nested in each other
         self._sizes = sizes
         self._names = _columns()
         self._opens: dict[str, Callable[[dict[str, str]], None]] = {}
@@ -91,7 +92,7 @@ class SheetWalk:
         self._style: str | None = None
         self._size = -1  # of the cell's text; -1 while there is neither v nor t
         self._formula = self._phonetic = self._preserve = False
-        self._in_row = self._in_cell = self._in_value = False
+        self._in_row = self._in_cell = self._in_value = self._in_text = False
         self._pieces: list[str] = []
 
     # Hooks
@@ -150,6 +151,7 @@ class SheetWalk:
         self.parser.EndElementHandler = self._outside_closes
 
     def _outside_opens(self, name: str, attributes: dict[str, str]) -> None:
+        self._nesting.opened()
         if name == f"{self.prefix}dimension":
             self.dimension_opened()
         elif name == f"{self.prefix}mergeCell":
@@ -160,6 +162,7 @@ class SheetWalk:
             self._go_inside()
 
     def _outside_closes(self, name: str) -> None:
+        self._nesting.closed()
         if name == f"{self.prefix}dimension":
             self.dimension_closed()
 
@@ -177,6 +180,7 @@ class SheetWalk:
             "c": self._cell_closes,
             "v": self._value_closes,
             "t": self._text_closes,
+            "f": self._nesting.closed,
             "rPh": self._phonetic_closes,
             "sheetData": self._go_outside,
         }
@@ -189,16 +193,21 @@ class SheetWalk:
         self.parser.ProcessingInstructionHandler = self._odd
 
     def _go_outside(self) -> None:
+        self._nesting.closed()
         self.parser.StartElementHandler = self._outside_opens
         self.parser.EndElementHandler = self._outside_closes
 
     def _opened(self, name: str, attributes: dict[str, str]) -> None:
         if name in self._opens:
             self._opens[name](attributes)
+        else:
+            self._nesting.opened()
 
     def _closed(self, name: str) -> None:
         if name in self._closes:
             self._closes[name]()
+        else:
+            self._nesting.closed()
 
     def _odd(self, *_: object) -> None:
         """A comment, CDATA section or instruction: within a value, readers disagree about what it says."""
@@ -253,7 +262,7 @@ class SheetWalk:
             self.spare_opened()
 
     def _value_opens(self, _attributes: dict[str, str]) -> None:
-        if self._size >= 0 or not self._in_cell:
+        if self._size >= 0 or self._in_value or not self._in_cell:
             self.refuse_cell("the cell has more than one value")
         self._in_value = True
         self._pieces = []
@@ -268,24 +277,31 @@ class SheetWalk:
     def _text_opens(self, attributes: dict[str, str]) -> None:
         if not self._in_cell:
             self.refuse_cell("a text stands outside of the cells")
+        if self._in_text:
+            self.refuse_cell("the cell's texts stand in each other")
+        self._in_text = True
         if not self._phonetic:
             self._preserve = attributes.get("xml:space") == "preserve"
             self._pieces = []
             self.parser.CharacterDataHandler = self._pieces.append
 
     def _text_closes(self) -> None:
+        self._in_text = False
         if not self._phonetic:
             self.parser.CharacterDataHandler = None
             text = "".join(self._pieces)
             self._size = max(self._size, 0) + len(text if self._preserve else text.strip(XML_SPACE))
 
     def _formula_opens(self, _attributes: dict[str, str]) -> None:
+        self._nesting.opened()
         self._formula = True
 
     def _phonetic_opens(self, _attributes: dict[str, str]) -> None:
+        self._nesting.opened()
         self._phonetic = True
 
     def _phonetic_closes(self) -> None:
+        self._nesting.closed()
         self._phonetic = False
 
     def _cell_closes(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from batch_jobs.config import nearest
 from batch_jobs.errors import FileRefused, UnknownName
-from batch_jobs.intake.xlsx_package import Package, feed, xml_parser
+from batch_jobs.intake.xlsx_package import Nesting, Package, feed, xml_parser
 
 # ECMA-376 part 1 annex A (strict) and part 4 (transitional).
 MAIN_NAMESPACES = (
@@ -131,6 +131,8 @@ class _SharedStrings:
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self._package = package
+        self._nesting = Nesting(package, info)  # of all tags but those that can't be nested in each other
+        self._alone = {"si": False, "t": False}  # whether one is open
         self._sizes = sizes
         self._size = 0
         self._phonetic = self._preserve = False
@@ -138,6 +140,12 @@ class _SharedStrings:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         name = name.rpartition(":")[2]
+        if name in self._alone:
+            if self._alone[name]:
+                self._package.refuse("holds texts that stand in each other")
+            self._alone[name] = True
+        else:
+            self._nesting.opened()
         if name == "t" and not self._phonetic:
             self._preserve = attributes.get("xml:space") == "preserve"
             self._pieces = []
@@ -149,6 +157,10 @@ class _SharedStrings:
 
     def _end(self, name: str) -> None:
         name = name.rpartition(":")[2]
+        if name in self._alone:
+            self._alone[name] = False
+        else:
+            self._nesting.closed()
         if name == "t" and not self._phonetic:
             self.parser.CharacterDataHandler = None
             text = "".join(self._pieces)
@@ -210,12 +222,15 @@ def _elements(
     names = {f"{namespace} {name}": name for namespace in namespaces for name in wanted}
     parser = xml_parser(package, info, namespaces=True)
 
+    nesting = Nesting(package, info)
+
     def start(name: str, attributes: dict[str, str]) -> None:
+        nesting.opened()
         if name in names:
             found.append((names[name], attributes))
             if len(found) > MAX_ELEMENTS:
                 package.refuse(f'its part "{info.filename}" holds too many entries')
 
-    parser.StartElementHandler = start
+    parser.StartElementHandler, parser.EndElementHandler = start, nesting.closed
     feed(package, info, parser, package.chunks(info))
     return found

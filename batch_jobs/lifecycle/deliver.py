@@ -62,18 +62,27 @@ def deliver(project: Project, task_id: str, output: Path | None = None, folder: 
     for path in job.delivered:
         if Path(path).parent == beside and Path(path).is_file() and sha256_of(Path(path)) == job.delivered[path]:
             return Path(path)
-    return _remember(project, job, _first_free(source, beside, job), digest)
+    return _remember(project, job, _first_free(project, source, beside, job, digest), digest)
 
 
-def _first_free(source: Path, folder: Path, job: Job) -> Path:
-    """Publish under `<stem>.<task>.<ext>`, or `-2`, `-3`, ...: never over a file that is there."""
+def _first_free(project: Project, source: Path, folder: Path, job: Job, digest: str) -> Path:
+    """Publish under `<stem>.<task>.<ext>`, or `-2`, `-3`, ...: never over a file that is there.
+
+    The very output, there and known of no job, was published by a process that died before it could write that down.
+    """
     stem = Path(job.file_name).stem
     for number in count(1):
         ending = f".{job.task}{'' if number == 1 else f'-{number}'}{job.suffix}"
         target = folder / f"{_cut(stem, NAME_BYTES - len(ending.encode()))}{ending}"
-        if publish_new(source, target):
+        if publish_new(source, target) or _was_published(project, target, digest):
             return target
     raise AssertionError("count() does not end")
+
+
+def _was_published(project: Project, target: Path, digest: str) -> bool:
+    with project.ledger.read() as connection:
+        known = jobs.delivered_to(connection)
+    return str(target.resolve()) not in known and target.is_file() and sha256_of(target) == digest
 
 
 def _cut(stem: str, max_bytes: int) -> str:

@@ -19,7 +19,7 @@ from batch_jobs.errors import ConfigError, FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.models import Mode, Parameters
+from batch_jobs.models import JobOutcome, Mode, Parameters, Phase
 from batch_jobs.render.prompts import check_output_columns, load_prompt
 from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
@@ -138,12 +138,15 @@ def _keep(project: Project, order: Order) -> Job:
 
 
 def find_open(project: Project, order: Order) -> Job | None:
-    """The newest unfinished job for the same file, sheet, task, data case, provider and model, or None."""
+    """The newest job for the same file, sheet, task, data case, provider and model that is not at its end, or None.
+
+    One that is done is at its end when its file was handed over; a process that died just before left that to us.
+    """
     resolved = _resolve(project, order)
     if not order.file.is_file():
         raise FileRefused("there is no such file", file=str(order.file), fix="Check the path")
     with project.ledger.read() as connection:
-        candidates = jobs.open_jobs_of(
+        found = jobs.alike(
             connection,
             file_sha256=sha256_of(order.file),
             task=order.task,
@@ -152,7 +155,15 @@ def find_open(project: Project, order: Order) -> Job | None:
             model=resolved.model,
             simulated=int(project.simulated),
         )
-    return next((job for job in candidates if order.sheet in (None, job.format.sheet)), None)
+    candidates = [job for job in found if order.sheet in (None, job.format.sheet)]
+    unfinished = next((job for job in candidates if job.phase is not Phase.DONE), None)
+    return unfinished or next((job for job in candidates[:1] if _awaits_delivery(job, order)), None)
+
+
+def _awaits_delivery(job: Job, order: Order) -> bool:
+    """Whether a done job's file was never put where its user wants it."""
+    wanted = job.outcome is not JobOutcome.CANCELLED and job.source_path == str(order.source_path)
+    return wanted and not job.delivered
 
 
 def _resolve(project: Project, order: Order) -> _Resolved:

@@ -5,11 +5,12 @@ Used by the API server for all jobs and by a waiting CLI for one. Late runs are 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batch_jobs.errors import BatchJobsError, JobHeld, StoreError, SyncFailed
 from batch_jobs.lifecycle.advance import Advanced, Came, advance
@@ -17,6 +18,9 @@ from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Notify, Progress, nobody
 from batch_jobs.models import Phase
 from batch_jobs.storage import jobs
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.background import BackgroundScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -27,40 +31,53 @@ OPEN_JOBS = 1_000
 Ended = Callable[[str, Advanced | BatchJobsError], None]
 
 
+def scheduler_of(workers: int) -> BackgroundScheduler:
+    """A scheduler that is not started: late runs are made up once, and one for scanning never waits for the others."""
+    from apscheduler.executors.pool import ThreadPoolExecutor
+    from apscheduler.jobstores.base import JobLookupError
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    class Scheduler(BackgroundScheduler):  # type: ignore[misc]
+        """Lets go of a job that is gone: a shutdown while its thread goes over the due ones (APScheduler 3.11)."""
+
+        def remove_job(self, job_id: str, jobstore: str | None = None) -> None:
+            with contextlib.suppress(JobLookupError):
+                super().remove_job(job_id, jobstore)
+
+    return Scheduler(
+        executors={"default": ThreadPoolExecutor(workers), "scan": ThreadPoolExecutor(1)},
+        job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 2},
+        timezone=UTC,
+    )
+
+
 class Poller:
     """Advances jobs in the background until `close`."""
 
     def __init__(
         self, project: Project, *, workers: int = 4, notify: Notify = nobody, ended: Ended | None = None
     ) -> None:
-        from apscheduler.executors.pool import ThreadPoolExecutor
-        from apscheduler.schedulers.background import BackgroundScheduler
-
         self.project, self.notify, self.ended = project, notify, ended
         self.stop = threading.Event()
         self._lock = threading.Lock()
         self._watched: set[str] = set()
         self._running: set[str] = set()
         self._again: dict[str, float] = {}
-        self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(workers), "scan": ThreadPoolExecutor(1)},
-            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 2},
-            timezone=UTC,
-        )
+        self._scheduler = scheduler_of(workers)
         self._scheduler.start()
 
     def watch(self, task_id: str, seconds: float = 0.0) -> None:
         """Advance a job after some seconds; one that is being advanced right now is looked at again after that."""
-        if self.stop.is_set():
-            return
         with self._lock:
+            if self.stop.is_set():
+                return
             self._watched.add(task_id)
             if task_id in self._running:
                 self._again[task_id] = min(seconds, self._again.get(task_id, seconds))
                 return
-        at = datetime.now(UTC) + timedelta(seconds=seconds)
-        options: dict[str, Any] = {"args": [task_id], "id": task_id, "replace_existing": True}
-        self._scheduler.add_job(self._run, "date", run_date=at, **options)
+            at = datetime.now(UTC) + timedelta(seconds=seconds)
+            options: dict[str, Any] = {"args": [task_id], "id": task_id, "replace_existing": True}
+            self._scheduler.add_job(self._run, "date", run_date=at, **options)
 
     def watch_all(self) -> None:
         """Watch every open job of the store, now and as others come in."""
@@ -70,7 +87,8 @@ class Poller:
 
     def close(self) -> None:
         """Ask what is in flight to stop at its next safe point, and wait for it."""
-        self.stop.set()
+        with self._lock:  # nothing is added after this: the scheduler waits for its workers with its own lock held
+            self.stop.set()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 

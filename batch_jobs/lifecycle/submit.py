@@ -22,7 +22,11 @@ from batch_jobs.storage.shards import Shard
 from providers.codes import QUEUE_CODES
 from providers.contract import Provider, ShardFile
 
-A_DAY = 86_400.0
+CLOCK_SET_BACK_SECONDS = 86_400.0
+"""How far our clock may have been set back since a create was sent, where the provider did not say its own time before.
+
+A machine that slept between asking for the time and asking the provider looks the same.
+"""
 UPLOAD_LASTS_SECONDS = 40 * 3600.0
 """How long an upload is used; Gemini keeps one for 48 hours."""
 
@@ -192,7 +196,7 @@ def _candidates(run: Run, provider: Provider, shard: Shard) -> list[BatchView]:
         found = provider.find_batches(shard_file(run, shard), _utc(shard.sent_after))
     else:
         now = run.project.clock()
-        since = min(shard.submitting_at, now) - A_DAY  # our clock may have been set back since
+        since = min(shard.submitting_at, now) - CLOCK_SET_BACK_SECONDS
         found = provider.find_batches(shard_file(run, shard), _utc(since), _utc(now))
     with run.project.ledger.read() as connection:
         taken = shards.taken_batch_ids(connection, shard)

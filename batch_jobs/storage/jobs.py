@@ -121,11 +121,16 @@ def count_open(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).where(schema.jobs.c.phase != Phase.DONE)).scalar() or 0)
 
 
-def open_jobs_of(connection: Connection, **same: Any) -> list[Job]:
-    """The unfinished jobs whose columns are `same`, newest first."""
+def alike(connection: Connection, **same: Any) -> list[Job]:
+    """The jobs whose columns are `same`, newest first."""
     table = schema.jobs
-    query = select(table).where(table.c.phase != Phase.DONE, *(table.c[name] == value for name, value in same.items()))
+    query = select(table).where(*(table.c[name] == value for name, value in same.items()))
     return [_from_row(row) for row in connection.execute(query.order_by(table.c.created_at.desc()))]
+
+
+def delivered_to(connection: Connection) -> set[str]:
+    """Where any job's output was put, as far as is written down."""
+    return {path for paths in connection.execute(select(schema.jobs.c.delivered)).scalars() for path in paths}
 
 
 def change(connection: Connection, task_id: str, **values: Any) -> None:

@@ -120,7 +120,6 @@ def test_five_processes_on_one_root_send_every_shard_once(tmp_path: Path, config
     api_kit.check_answers(api_kit.csv_rows((root / "watched.csv").read_bytes()), rows, "LS")
 
 
-@pytest.mark.xfail(reason="a bug of `run`, reported: it does not wait for the one that plans the job", strict=True)
 def test_a_run_waits_for_the_process_that_plans_the_job(tmp_path: Path, config: Path) -> None:
     root, content = tmp_path / "root", api_kit.csv_bytes(api_kit.losses(2, "LW"))
     with api_kit.serving(root, "--sandbox", config=config) as server:

@@ -254,13 +254,13 @@ class KilledJob:
         """Check a done job in every way, remove its folder, and give its figures."""
         self._check_output()
         self._ask("check-store")
-        executed = self._bill()
+        executed, withheld = self._bill(), self._withheld()
         booked = self._ask("jobs")
         handed_over = sum(Path(job["output"]).parent == self.folder for job in booked)
         # whoever asks again when the file is there, without the words of the run that made it, asks for a new job,
         # which tries the rows without an answer anew
         twice = self._executed_twice(executed) - max(handed_over - 1, 0) * len(self.case.failed)
-        lost = self._check_cost(executed, booked)
+        lost = self._check_cost([line for line in executed if line["batch_id"] not in withheld], booked)
         in_flight = WORKERS * self.killed_running if self.case.concurrent else 0
         assert 0 <= twice <= in_flight, self.story(f"{twice} items were billed twice, {in_flight} may have been")
         assert 0 <= lost <= in_flight, self.story(f"{lost} calls are not in the books, {in_flight} may have been lost")
@@ -292,6 +292,11 @@ class KilledJob:
             time.sleep(0.02)
             self.bench.sandbox.ask("bill")  # settles what is due
         return self._rows("bill", self._newest["bill"])
+
+    def _withheld(self) -> set[str]:
+        """Batches that bill what they had done and hand out nothing: Gemini's, when they were cancelled."""
+        ended = self._rows("batches", self._newest["batches"], "dialect = 'gemini' AND cancelled_at IS NOT NULL")
+        return {row["batch_id"] for row in ended if not json.loads(row["outcome"]).get("output_file")}
 
     def _executed_twice(self, executed: list[dict[str, Any]]) -> int:
         """Calls beyond one an item, without those whose answer was of no use; each id once in any case."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.faults.figures import note
-from tests.faults.killed_job import Bench
-from tests.faults.sweep import CASES, DIALECTS, MODES, NamedSweep, cases_of
+from tests.faults.killed_job import Bench, KilledJob
+from tests.faults.sweep import CASES, DIALECTS, MODES, NamedSweep, cases_of, replay
 
 SEED = 1
 MONEY = ("lifecycle.submit.", ".complete ", "commit of call_cache lifecycle.merge", "commit of ledger lifecycle.merge")
@@ -30,6 +32,19 @@ def test_a_kill_at_each_step_that_spends_and_at_some_others(bench: Bench, mode: 
         assert any(word in name for name in sweep.killed_at), f"no step {word}: the list of steps has a hole"
     assert sweep.total.kills >= 14
     note(f"kills at steps that spend, {mode}", **sweep.total.figures)
+
+
+@pytest.mark.parametrize("moment", ["finish.write_output:* after", "deliver._remember:* *before"])
+def test_a_kill_before_the_file_is_handed_over_asks_for_no_row_again(bench: Bench, moment: str) -> None:
+    """The job is done, and the user has not heard of it: the same command hands over what is there."""
+    audit = replay(bench, CASES["openai/wrong"], [f"commit of ledger lifecycle.{moment}"])
+    assert (audit.kills, audit.twice, audit.lost) == (1, 0, 0)
+
+
+def test_what_a_cancelled_gemini_batch_bills_and_keeps_is_not_taken_for_lost(bench: Bench) -> None:
+    job = KilledJob(bench, replace(CASES["gemini/cancelled"], batch_seconds=0.3))
+    job.finish()
+    assert job.audit().lost == 0
 
 
 @pytest.mark.soak

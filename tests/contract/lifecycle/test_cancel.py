@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from batch_jobs.errors import RateLimited, ServerFailed, TimedOut, WrongMoment
-from batch_jobs.lifecycle import control, plan
-from batch_jobs.lifecycle.advance import Came
+from batch_jobs.lifecycle.advance import Came, advance
 from batch_jobs.lifecycle.control import cancel, discard, resume
+from batch_jobs.lifecycle.receive import Order, receive
+from batch_jobs.lifecycle.run import Progress
+from batch_jobs.lifecycle.view import view
 from batch_jobs.models import BatchState, JobOutcome, Mode, Outcome, Phase
 from tests.contract.lifecycle.conftest import MakeWorld
-from tests.contract.lifecycle.kit import ITEMS, FakeBatch, World, accept, accept_but, good, refuse, waits
+from tests.contract.lifecycle.kit import (
+    ITEMS,
+    FakeBatch,
+    World,
+    accept,
+    accept_but,
+    good,
+    open_fake,
+    refuse,
+    waits,
+    write_project,
+)
 
 
 def test_a_planned_job(make_world: MakeWorld) -> None:
@@ -26,30 +40,34 @@ def test_a_planned_job(make_world: MakeWorld) -> None:
     world.check(calls_billed=0)
 
 
-def test_a_job_that_is_just_about_to_begin(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancelled while its folders are made: it ends, and nobody is told that it is not planned any more."""
-    world = make_world()
-    monkeypatch.setattr(control, "expect_folders", lambda *_: cancel(world.project, world.task_id))
-    assert world.run() is Came.DONE
+def test_a_job_that_is_about_to_begin(world: World) -> None:
+    """The user's word comes while the folders are made: that is what the job goes on with, and no error."""
+
+    def cancel_it(progress: Progress) -> None:
+        if progress.step == "preparing":
+            cancel(world.project, world.task_id)
+
+    assert advance(world.project, world.task_id, cancel_it).came is Came.DONE
     assert world.job.outcome is JobOutcome.CANCELLED
     assert world.provider.posts == []
+    world.check(calls_billed=0)
 
 
-def test_a_job_that_is_being_planned(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = make_world()
-    with world.project.ledger.write() as connection:
-        connection.exec_driver_sql("UPDATE jobs SET phase = 'received', plan = NULL")
-        connection.exec_driver_sql("DELETE FROM items")
-    known = plan._known_items
+def test_a_job_that_is_being_planned(tmp_path: Path) -> None:
+    project, provider, _ = open_fake(write_project(tmp_path))
+    upload = tmp_path / "events.csv"
+    upload.write_text("number,what\n0,event-0\n")
+    task_id = receive(project, Order(upload, upload.name, "summarize", "loss", autostart=True)).task_id
 
-    def cancelled(*arguments: Any) -> bytes:
-        cancel(world.project, world.task_id)
-        return known(*arguments)
+    def cancel_it(progress: Progress) -> None:
+        if progress.step == "rendering":
+            cancel(project, task_id)
 
-    monkeypatch.setattr(plan, "_known_items", cancelled)
-    assert world.run() is Came.DONE
-    assert world.job.outcome is JobOutcome.CANCELLED
-    assert world.provider.posts == []
+    with closing(project):
+        assert advance(project, task_id, cancel_it).came is Came.DONE
+        seen = view(project, task_id)
+    assert seen.outcome is JobOutcome.CANCELLED
+    assert provider.posts == []
 
 
 def test_a_job_that_is_with_the_provider(make_world: MakeWorld) -> None:

@@ -27,6 +27,8 @@ from tests.contract.lifecycle.conftest import MakeWorld
 from tests.contract.lifecycle.kit import (
     ITEMS,
     Crash,
+    FakeBatch,
+    FakeProvider,
     World,
     accept,
     accept_but,
@@ -113,6 +115,23 @@ def test_an_unknown_outcome_is_never_sent_again_within_the_quarantine(world: Wor
 @pytest.mark.parametrize("error", UNCLEAR)
 def test_an_accepted_create_is_found_by_its_key(world: World, error: type[ProviderError]) -> None:
     world.provider.creates.append(accept_but(error()))
+    assert world.run() is Came.DONE
+    assert len(world.provider.posts) == 1
+    assert len(world.named(EventName.SHARD_FOUND)) == 1
+    world.check(calls_billed=ITEMS)
+
+
+def test_an_accepted_create_is_found_though_our_clock_was_set_back(world: World) -> None:
+    """Between the intent and the create: by our clock the batch is hours older than the intent to make it."""
+
+    def set_back(provider: FakeProvider, batch: FakeBatch) -> None:
+        world.clock.now -= 6 * 3600
+        batch.created_at = world.clock.now
+        accept_but(TimedOut())(provider, batch)
+
+    world.provider.creates.append(set_back)
+    world.advance()
+    world.clock.now += 7 * 3600  # nobody looks before our clock has passed the intent again
     assert world.run() is Came.DONE
     assert len(world.provider.posts) == 1
     assert len(world.named(EventName.SHARD_FOUND)) == 1

@@ -113,8 +113,9 @@ def test_newest_first_and_open_ones(ledger: Ledger) -> None:
         assert len(jobs.newest(connection, 3)) == 3
         assert [job.phase for job in jobs.newest(connection, 100) if job.phase is Phase.DONE] == [Phase.DONE]
         assert Phase.DONE not in {job.phase for job in jobs.newest(connection, 100, unfinished_only=True)}
-        assert jobs.open_jobs_of(connection, file_sha256="a" * 64, simulated=0) == []
-        assert len(jobs.open_jobs_of(connection, file_sha256="a" * 64, simulated=1)) == len(Phase) - 1
+        assert jobs.delivered_to(connection) == set(full_job().delivered)
+        assert jobs.alike(connection, file_sha256="a" * 64, simulated=0) == []
+        assert [job.created_at for job in jobs.alike(connection, file_sha256="a" * 64, simulated=1)] == every
 
 
 @pytest.mark.parametrize(

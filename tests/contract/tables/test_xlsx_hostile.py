@@ -211,10 +211,7 @@ def _names(folder: Path) -> Path:
     return save_sheet(folder, sheet_xml(header_row("id") + "".join(f"<t{n}/>" for n in range(700_000))))
 
 
-NESTED = pytest.mark.xfail(reason="no limit of nested tags yet: docs/reliability.md says so", strict=True)
-
-
-@pytest.mark.parametrize("make", [pytest.param(_nested, marks=NESTED), _names])
+@pytest.mark.parametrize("make", [_nested, _names])
 def test_a_bomb_for_the_parser_itself_is_refused(
     tmp_path: Path, processes: ProcessPoolExecutor, make: Callable[[Path], Path]
 ) -> None:
@@ -224,10 +221,46 @@ def test_a_bomb_for_the_parser_itself_is_refused(
     assert not why.startswith("taken")
 
 
+PLACES = {
+    "before the rows": "<worksheet {}<sheetData>",
+    "in the rows": "<sheetData>{}</sheetData>",
+    "in a row": '<row r="2">{}</row>',
+    "in a cell": '<c r="A2">{}</c>',
+    "in a value": '<c r="A2"><v>{}</v></c>',
+    "behind the rows": "</sheetData>{}</worksheet>",
+}
+
+
+@pytest.mark.parametrize("tag", ["a", "v", "t", "f", "is", "rPh", "sheetData"])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_tags_nested_in_each_other_are_refused_wherever_they_stand(tmp_path: Path, place: str, tag: str) -> None:
+    """Also those that a sheet is made of: the parser keeps every tag that is open."""
+    opening, closing = place.split("{}")
+    before, after = re.split(re.escape(opening) + ("[^>]*>" if opening.endswith(" ") else ""), GOOD_SHEET, maxsplit=1)
+    start = GOOD_SHEET[len(before) : len(GOOD_SHEET) - len(after)]
+    nested = f"<{tag}>" * 100_000 + f"</{tag}>" * 100_000
+    rest = after[after.index(closing) :] if opening != "<worksheet " else after
+    path = save_sheet(tmp_path, f"{before}{start}{nested}{rest}")
+    refused(path, "nested more than|more than one value|holds its data twice|outside of the cells|in each other")
+
+
 ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + "".join(
     f'<!ENTITY {chr(at)} "{f"&{chr(at - 1)};" * 10}">' for at in range(98, 108)
 )
 PARTS = (SHEET, "xl/sharedStrings.xml", "xl/styles.xml", "xl/workbook.xml", "[Content_Types].xml", "_rels/.rels")
+
+
+@pytest.mark.parametrize("tag", ["si", "t", "r", "rPh"])
+def test_texts_nested_in_each_other_are_refused(tmp_path: Path, tag: str) -> None:
+    shared = f"<si>{f'<{tag}>' * 100_000}{f'</{tag}>' * 100_000}</si>"
+    refused(save_sheet(tmp_path, GOOD_SHEET, shared=shared), "nested more than|in each other")
+
+
+@pytest.mark.parametrize("part", PARTS[1:])
+def test_tags_nested_in_each_other_are_refused_in_every_part(tmp_path: Path, part: str) -> None:
+    parts = book_parts([GOOD_SHEET], shared="<si><t>x</t></si>")
+    parts[part] = parts[part].replace("</", "<a>" * 100_000 + "</a>" * 100_000 + "</", 1)
+    refused(save(tmp_path / "book.xlsx", parts), "nested more than 200 deep")
 
 
 @pytest.mark.parametrize("part", PARTS)
