@@ -9,6 +9,7 @@ from batch_jobs.models import BatchProblem, BatchState, BatchView, EventName, Sh
 from batch_jobs.storage import events, shards
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
+from batch_jobs.system import require_durable
 from providers.codes import QUEUE_CODES
 
 
@@ -56,6 +57,7 @@ def fetch_shard(run: Run, job: Job, shard: Shard) -> Shard:
         ProviderError: the download failed or was cut short; the shard stays as it is.
     """
     assert shard.batch_id is not None
+    require_durable()  # another shard's download may have failed to sync meanwhile
     folder = run.project.workspace.raw_results(job.task_id, shard.round, shard.shard)
     folder.mkdir(parents=True, exist_ok=True)
     files = run.project.provider(job).fetch(shard.batch_id, folder)

@@ -82,7 +82,7 @@ def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[i
 
     temps = [plan / "items.tmp", plan / "rows.tmp"]
     row = items = 0
-    with store_errors(plan), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         writers: list[Any] = []
         for path in index:
             table = pq.read_table(path, use_threads=False)
@@ -90,12 +90,12 @@ def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[i
             news = _first_of_their_items(numbers, items)
             made = _items(table, numbers, news), _rows(table, numbers, row, alternates)
             if not writers:
-                writers = [
-                    stack.enter_context(pq.ParquetWriter(temp, one.schema))
-                    for temp, one in zip(temps, made, strict=True)
-                ]
-            for writer, one in zip(writers, made, strict=True):
-                writer.write_table(one)
+                for temp, one in zip(temps, made, strict=True):
+                    stack.enter_context(store_errors(temp))
+                    writers.append(stack.enter_context(pq.ParquetWriter(temp, one.schema)))
+            for temp, writer, one in zip(temps, writers, made, strict=True):
+                with store_errors(temp):
+                    writer.write_table(one)
             row += table.num_rows
             items += len(news)
     adopt(temps[0], plan / "items.parquet")
