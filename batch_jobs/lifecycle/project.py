@@ -37,6 +37,8 @@ class Project:
         simulated: new jobs are rehearsals. An old job stays what it was: real, or simulated by the sandbox.
         environ: where keys are looked up.
         clock: unix seconds.
+        uptime: seconds since some moment of this process's life; setting the machine's clock does not change them.
+        unknown_since: of creates that this process saw end without a clear answer, by shard key; in its uptime.
     """
 
     settings: Settings
@@ -47,6 +49,8 @@ class Project:
     simulated: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], float] = time.time
+    uptime: Callable[[], float] = time.monotonic
+    unknown_since: dict[str, float] = field(default_factory=dict)
     _connected: dict[str, Provider] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

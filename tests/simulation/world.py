@@ -233,6 +233,7 @@ class World:
             cache=CallCache(template.cache_engine),
             environ={"THE_KEY": RIGHT_KEY},
             clock=self.client_time,
+            uptime=lambda: self.now,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -279,6 +280,7 @@ class Process:
             cache=SimCache(template.cache_engine, self),
             environ={"THE_KEY": key},
             clock=world.client_time,
+            uptime=lambda: world.now,
             _connected=OnlyProvider(Wire(world.server, self, RIGHT_KEY)),
         )
 

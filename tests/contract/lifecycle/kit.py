@@ -473,6 +473,7 @@ def open_fake(config: Path) -> tuple[Project, FakeProvider, Clock]:
         cache=CallCache.open(workspace.call_cache),
         environ={"THE_KEY": "key"},
         clock=clock,
+        uptime=clock,
         _connected=OnlyProvider(provider),
     )
     return project, provider, clock
