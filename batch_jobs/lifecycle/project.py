@@ -44,6 +44,8 @@ class Project:
         clock: unix seconds.
         workers: processes for steps that work on many rows.
         gates: what every single call of this process passes, by account and model.
+        uptime: seconds since some moment of this process's life; setting the machine's clock does not change them.
+        unknown_since: of creates that this process saw end without a clear answer, by shard key; in its uptime.
     """
 
     settings: Settings
@@ -56,6 +58,8 @@ class Project:
     clock: Callable[[], float] = time.time
     workers: Workers = field(default_factory=Workers)
     gates: Gates = field(default_factory=Gates)
+    uptime: Callable[[], float] = time.monotonic
+    unknown_since: dict[str, float] = field(default_factory=dict)
     _connected: dict[str, Provider] = field(default_factory=dict)
     _throttles: dict[str, Throttle] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -141,6 +141,7 @@ def mark_unknown(run: Run, job: Job, shard: Shard, why: str) -> Shard:
     with run.write() as connection:
         shard = shards.move(connection, shard, ShardState.UNKNOWN, unknown_at=run.project.clock(), was_unknown=1)
         events.add(connection, job.task_id, EventName.SHARD_UNKNOWN, {"shard_key": shard.shard_key, "why": why})
+    run.project.unknown_since[shard.shard_key] = run.project.uptime()
     return shard
 
 
@@ -154,7 +155,7 @@ def reconcile(run: Run, job: Job, shard: Shard) -> Shard:
         The shard: submitted (found), rendered (certainly not there, or given up by a cancel), or still unknown.
     """
     provider = run.project.provider(job)
-    asked_at = run.project.clock()
+    waited_out = _waited_out(run, shard)  # as of now: what is accepted while we ask is not looked for
     candidates = _candidates(run, provider, shard)
     undecided = False
     for view in reversed(candidates):  # oldest first: a double is the later one
@@ -162,12 +163,21 @@ def reconcile(run: Run, job: Job, shard: Shard) -> Shard:
         if owns:
             return _record(run, job, shard, view, EventName.SHARD_FOUND)
         undecided = undecided or (owns is None and not (job.phase is Phase.CANCELLING and view.state.terminal))
-    assert shard.unknown_at is not None
-    waited_out = asked_at - shard.unknown_at >= run.project.settings.submission.quarantine_seconds
     if undecided or not waited_out:
         return shard
     with run.write() as connection:
         return shards.move(connection, shard, ShardState.RENDERED)
+
+
+def _waited_out(run: Run, shard: Shard) -> bool:
+    """Whether the quarantine is over: by the clock, and in the process where it began by its uptime as well.
+
+    A clock may be set forward; the uptime may stand still while the machine sleeps.
+    """
+    assert shard.unknown_at is not None
+    seconds, now = run.project.settings.submission.quarantine_seconds, run.project.uptime()
+    by_uptime = now - run.project.unknown_since.get(shard.shard_key, now - seconds)
+    return run.project.clock() - shard.unknown_at >= seconds and by_uptime >= seconds
 
 
 def cancel_doubles(run: Run, job: Job, shard: Shard) -> None:

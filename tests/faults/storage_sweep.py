@@ -37,7 +37,7 @@ SETTINGS = {
     "BATCH_JOBS__PROVIDERS__OPENAI__LIMITS__MAX_REQUESTS": str(ROWS // SHARDS),
     "BATCH_JOBS__CONCURRENT__MAX_WORKERS": str(WORKERS),
     "BATCH_JOBS__SUBMISSION__QUARANTINE_SECONDS": "0.3",
-    "BATCH_JOBS__SUBMISSION__PARALLEL_TRANSFERS": "1",  # what goes on beside a failed sync can't be told from what follows
+    "BATCH_JOBS__SUBMISSION__PARALLEL_TRANSFERS": "1",  # else what goes on beside a failed sync seems to follow it
 }
 BATCH_USD = {"input": 0.05e-6, "output": 0.25e-6, "cached": 0.005e-6}
 SINGLE_USD = {name: 2 * usd for name, usd in BATCH_USD.items()}

@@ -235,6 +235,7 @@ class World:
             environ={"THE_KEY": RIGHT_KEY},
             clock=self.client_time,
             gates=Gates(lambda: self.now),
+            uptime=lambda: self.now,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -282,6 +283,7 @@ class Process:
             environ={"THE_KEY": key},
             clock=world.client_time,
             gates=Gates(lambda: world.now),
+            uptime=lambda: world.now,
             _connected=OnlyProvider(Wire(world.server, self, RIGHT_KEY)),
         )
 

@@ -323,6 +323,7 @@ def open_project(config: Path, environ: Mapping[str, str], clock: Clock) -> Proj
         cache=CallCache.open(workspace.call_cache),
         environ=environ,
         clock=clock,
+        uptime=clock,
     )
 
 

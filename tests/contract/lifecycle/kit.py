@@ -480,6 +480,7 @@ def open_fake(config: Path) -> tuple[Project, FakeProvider, Clock]:
         environ={"THE_KEY": "key"},
         clock=clock,
         gates=Gates(lambda: clock.now + time.monotonic()),
+        uptime=clock,
         _connected=OnlyProvider(provider),
     )
     return project, provider, clock

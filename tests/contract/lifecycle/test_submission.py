@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from batch_jobs.errors import (
@@ -26,6 +28,7 @@ from batch_jobs.storage.jobs import lease_name
 from tests.contract.lifecycle.conftest import MakeWorld
 from tests.contract.lifecycle.kit import (
     ITEMS,
+    Clock,
     Crash,
     FakeBatch,
     FakeProvider,
@@ -110,6 +113,35 @@ def test_an_unknown_outcome_is_never_sent_again_within_the_quarantine(world: Wor
     assert len(world.provider.posts) == 2
     assert world.clock.now >= begun + QUARANTINE
     world.check(calls_billed=ITEMS)
+
+
+def test_a_clock_that_is_set_forward_does_not_shorten_the_quarantine(world: World) -> None:
+    uptime = Clock()
+    world.project = replace(world.project, uptime=uptime)
+    world.provider.creates.append(accept_but(TimedOut(), listed=False))
+    world.advance()
+    world.clock.now += 3600
+    uptime.now += QUARANTINE - 1
+    world.advance()
+    assert world.provider.posts == [world.shards[0].shard_key]
+    world.provider.batches["batch-1"].listed = True
+    world.clock.now += 60
+    uptime.now += 60
+    assert world.run() is Came.DONE
+    assert len(world.provider.posts) == 1
+    world.check(calls_billed=ITEMS)
+
+
+def test_another_process_goes_by_the_clock(world: World) -> None:
+    """It does not know for how long the one before it has waited, by its own uptime."""
+    world.provider.creates.append(refuse(Crash()))
+    with pytest.raises(Crash):
+        world.advance()
+    world.sql(f"UPDATE provider_batches SET state = 'unknown', was_unknown = 1, unknown_at = {world.clock.now}")
+    world.project = replace(world.project, uptime=Clock())
+    world.clock.now += QUARANTINE
+    world.advance()
+    assert len(world.provider.posts) == 2
 
 
 @pytest.mark.parametrize("error", UNCLEAR)
