@@ -55,7 +55,7 @@ def submit_shard(run: Run, job: Job, shard: Shard) -> Shard:
         raise StoreError(f"{file.path}: was changed after it was rendered; put it back, or cancel the job")
     shard = _uploaded(run, job, shard, provider, file)
     _throttled(run, job, Verb.CREATE)
-    sent_after = shard.sent_after if shard.was_unknown else _their_time(provider)
+    sent_after = shard.sent_after if shard.was_unknown else _their_time(run, job, provider)
     with run.write() as connection:
         if jobs.get(connection, job.task_id).phase is not job.phase:
             return shard  # paused or cancelled meanwhile: not sent
@@ -213,10 +213,13 @@ def _candidates(run: Run, provider: Provider, shard: Shard) -> list[BatchView]:
     return [view for view in found if view.batch_id not in taken]
 
 
-def _their_time(provider: Provider) -> float | None:
+def _their_time(run: Run, job: Job, provider: Provider) -> float | None:
     """The provider's own clock, before a create: ours may be set by hours before anybody looks for what it made."""
     try:
         now = provider.now()
+    except RateLimited as error:
+        _hold(run, job, error)
+        raise
     except ProviderError as error:
         if error.operator:
             raise
