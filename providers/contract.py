@@ -6,7 +6,6 @@ one module with both, a line in `providers.connect`, and its dialect in the cont
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -185,12 +184,3 @@ class Provider(Protocol):
     def close(self) -> None:
         """Release connections."""
         ...
-
-
-def result_lines(files: list[Path]) -> Iterator[bytes]:
-    """Stream the non-empty raw lines of fetched result files, in order."""
-    for path in files:
-        with path.open("rb") as handle:
-            for line in handle:
-                if line.strip():
-                    yield line

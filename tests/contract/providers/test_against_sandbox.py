@@ -15,11 +15,12 @@ import pytest
 from batch_jobs import errors
 from batch_jobs.models import BatchState, BatchView, Dialect, Outcome
 from providers.connect import connect
-from providers.contract import Provider, ShardFile, result_lines
+from providers.contract import Provider, ShardFile
 from providers.sandbox import base_url
 from providers.sandbox.behaviour import Behaviour, Fault, FaultKind, Route
 from tests.contract.providers.conftest import a_request
 from tests.contract.providers.wires import KEY, MODEL, WIRES, Wire
+from tests.contract.results import result_lines
 
 SERVE = """
 import sys

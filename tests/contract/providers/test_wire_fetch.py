@@ -11,9 +11,10 @@ import pytest
 
 from batch_jobs import errors
 from batch_jobs.models import Dialect, Outcome
-from providers.contract import Provider, result_lines
+from providers.contract import Provider
 from tests.contract.providers.loopback import Loopback, Reply
 from tests.contract.providers.wires import WIRES, Wire
+from tests.contract.results import result_lines
 
 JSONL = {"Content-Type": "application/octet-stream"}
 ENDED = {Dialect.OPENAI: "completed", Dialect.ANTHROPIC: "ended", Dialect.GEMINI: "BATCH_STATE_SUCCEEDED"}

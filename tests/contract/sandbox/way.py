@@ -13,10 +13,11 @@ import pytest
 
 from batch_jobs.models import BatchView, ItemResult, Outcome, Request
 from providers.connect import connect
-from providers.contract import Provider, ShardFile, result_lines
+from providers.contract import Provider, ShardFile
 from providers.sandbox import base_url
 from tests.contract.providers.conftest import a_request
 from tests.contract.providers.wires import MODEL, WIRES, Wire
+from tests.contract.results import result_lines
 from tests.contract.sandbox.kit import Server, row_text, wait_for
 
 EVERY = ("openai-chat", "anthropic", "gemini")
