@@ -26,7 +26,7 @@ from batch_jobs.output.neutral import neutralise
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
 from batch_jobs.render.prompts import cell_text
 from batch_jobs.storage import items
-from batch_jobs.storage.call_cache import CallCache
+from batch_jobs.storage.call_cache import CallCache, cache_of_worker
 from batch_jobs.storage.database import open_sqlite
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.ledger import Ledger
@@ -159,12 +159,12 @@ def make_range(source: Source, number: int, firsts: bytes | None) -> Made:
         number: of the range.
         firsts: a byte a row, 1 where it stands for its item and identity; None where the job is not packed.
     """
-    return _made(source, number, firsts, *_opened(source.ledger, source.cache))
+    return _made(source, number, firsts, _ledger(source.ledger), cache_of_worker(source.cache))
 
 
 @lru_cache(maxsize=4)
-def _opened(ledger: Path, cache: Path) -> tuple[Ledger, CallCache]:
-    return Ledger(open_sqlite(ledger)), CallCache(open_sqlite(cache))
+def _ledger(path: Path) -> Ledger:
+    return Ledger(open_sqlite(path))
 
 
 def _made(source: Source, number: int, firsts: bytes | None, ledger: Ledger, cache: CallCache) -> Made:

@@ -10,13 +10,13 @@ import contextlib
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from batch_jobs.models import Dialect, EventName, ItemResult, Outcome, Price, Usage
 from batch_jobs.render.prompts import PromptModule, answer_text, kept_prompt
-from batch_jobs.storage.call_cache import Answer, CallCache
+from batch_jobs.storage.call_cache import Answer, cache_of_worker
 from batch_jobs.storage.calls import cost_of
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import item_of
@@ -184,7 +184,7 @@ def check_range(checks: Checks, part: Range, wanted: Mapping[int, bytes], known:
         known: the shard's other items that the range answers.
     """
     answers, checked = read_answers(checks, part, wanted, known)
-    _cache(checks.cache).put(answers)
+    cache_of_worker(checks.cache).put(answers)
     return checked
 
 
@@ -269,8 +269,3 @@ def answer_of(job: Job, price: Price | None, fingerprint: bytes, result: ItemRes
         job.task_id,
         at,
     )
-
-
-@lru_cache(maxsize=4)
-def _cache(path: Path) -> CallCache:
-    return CallCache.open(path)

@@ -29,7 +29,7 @@ from batch_jobs.lifecycle.rounds import body_of, planned_items
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.sharing import claim_calls
 from batch_jobs.models import ItemResult, Phase
-from batch_jobs.render.bodies import BodyReader
+from batch_jobs.render.bodies import BYTES_PER_TOKEN, BodyReader
 from batch_jobs.storage import items, jobs
 from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
@@ -39,7 +39,6 @@ from providers.contract import Codec
 FILE_EVERY = 1_000
 LOOK_SECONDS = 0.1
 """How soon a job that was cancelled or paused elsewhere begins no further call, beside a look after each merge."""
-BYTES_PER_TOKEN = 4
 
 
 @dataclass

@@ -24,7 +24,6 @@ from batch_jobs.lifecycle.checking import (
     Range,
     answer_of,
     check_range,
-    checked_result,
     ranges_of,
     read_answers,
     read_ids,
@@ -41,10 +40,9 @@ from batch_jobs.storage.calls import CallRecord, cost_of
 from batch_jobs.storage.items import Ending, ItemRecord
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
+from providers.codes import QUEUE_CODES
 
 CHUNK = 10_000
-TRANSIENT_PROBLEMS = frozenset({"token_limit_exceeded", "too_many_tasks"})
-"""Batch-level codes that mean "not now" (OpenAI Batch guide; field reports)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +99,12 @@ class Merger:
         self.tally = Tally()
 
     def merge_now(self, attempts: Sequence[Attempt], records: Mapping[int, ItemRecord]) -> None:
-        """Merge attempts of the concurrent path; several at one item end with the last of them."""
-        checked = [replace(attempt, result=checked_result(self.prompt, attempt.result)) for attempt in attempts]
-        fresh = [attempt for attempt in checked if not attempt.provisional and records[attempt.item].outcome is None]
+        """Merge attempts of the concurrent path, whose results are checked; several at one item end with the last."""
+        fresh = [attempt for attempt in attempts if not attempt.provisional and records[attempt.item].outcome is None]
         self.run.project.cache.put([self._answer(attempt, records) for attempt in fresh if _ok(attempt)])
         endings = {attempt.item: self._ending(attempt, records[attempt.item]) for attempt in fresh}
         with self.run.write() as connection:
-            calls.add_all(connection, [self._call(attempt) for attempt in checked if attempt.result.billed])
+            calls.add_all(connection, [self._call(attempt) for attempt in attempts if attempt.result.billed])
             round_no = self.job.round
             items.end(connection, self.job.task_id, list(endings.values()), round_no=round_no, attempts=1)
         self._tally(list(endings.values()))
@@ -340,7 +337,7 @@ def _batch_wide(shard: Shard) -> tuple[Outcome, str, str, bool]:
         case BatchState.FAILED:
             problem = (shard.problems or [{"code": "batch_failed", "message": shard.provider_state}])[0]
             code = str(problem["code"])
-            return Outcome.ERRORED, code, str(problem["message"]), code in TRANSIENT_PROBLEMS
+            return Outcome.ERRORED, code, str(problem["message"]), code in QUEUE_CODES
         case _:
             return Outcome.MISSING, "missing", "the provider's results do not hold this item", True
 

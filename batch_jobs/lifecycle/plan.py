@@ -19,7 +19,7 @@ from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import Dialect, EventName, Layout, Mode, Phase
-from batch_jobs.render.bodies import cut, tokens_of
+from batch_jobs.render.bodies import BYTES_PER_TOKEN, cut, tokens_of
 from batch_jobs.render.items import figures, first_errors, read_fingerprints, read_lengths
 from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
@@ -30,7 +30,6 @@ from batch_jobs.storage.files import copy_file
 from batch_jobs.storage.jobs import Job
 from providers.contract import Limits
 
-BYTES_PER_TOKEN = 4
 LINE_OVERHEAD_BYTES = 200
 
 

@@ -6,6 +6,7 @@ A file of its own beside the ledger, so that a re-run, a crash or another job ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -44,6 +45,12 @@ class Answer(NamedTuple):
     cost_usd: float
     task_id: str
     at: float
+
+
+@lru_cache(maxsize=4)
+def cache_of_worker(path: Path) -> CallCache:
+    """The cache in a worker process, opened once for all its tasks; the process it works for has made the file."""
+    return CallCache(open_sqlite(path))
 
 
 class CallCache:
