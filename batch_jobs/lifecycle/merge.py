@@ -234,7 +234,8 @@ def _merge_results(
         twice.update((item, result) for item, result in checked.past if item in twice)
         unread.update((item, why) for item, why in checked.unread if item not in twice)
         merger.count(checked.without(whose.doubled), shard)
-        run.notify(Progress(shard.task_id, "merging", shard.requests * number // len(ranges), shard.requests))
+        if len(ranges) > 1:
+            run.notify(Progress(shard.task_id, "merging", shard.requests * number // len(ranges), shard.requests))
     left = [item for item in wanted if item not in whose.seen or item in whose.doubled or item in unread]
     for start in range(0, len(left), CHUNK):
         rest = [(item, _unanswered(shard, item, twice)) for item in left[start : start + CHUNK]]
