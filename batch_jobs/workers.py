@@ -58,7 +58,7 @@ class Workers:
     def warm(self) -> None:
         """Begin the processes now, in the background: something for them to do comes soon, in this process."""
         for _ in range(self.count):
-            self._begun().submit(os.getpid)
+            self._submit(os.getpid)
 
     def close(self) -> None:
         """End the processes, whoever began them."""
@@ -80,7 +80,7 @@ class Workers:
                 for task in tasks:
                     if len(under_way) >= AHEAD * self.count:
                         yield under_way.popleft().result()
-                    under_way.append(self._begun().submit(function, *task))
+                    under_way.append(self._submit(function, *task))
                 while under_way:
                     yield under_way.popleft().result()
             except BrokenProcessPool as error:
@@ -94,11 +94,12 @@ class Workers:
                 for future in under_way:
                     future.cancel()
 
-    def _begun(self) -> ProcessPoolExecutor:
+    def _submit(self, function: Callable[..., T], *task: Any) -> Future[T]:
+        """Hand a task over, beginning the processes where there are none; never to a pool that is just being ended."""
         with self._lock:
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(self.count, mp_context=_context(), initializer=_end_with_parent)
-            return self._pool
+            return self._pool.submit(function, *task)
 
 
 def _context() -> Any:
