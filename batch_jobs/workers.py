@@ -57,8 +57,9 @@ class Workers:
 
     def warm(self) -> None:
         """Begin the processes now, in the background: something for them to do comes soon, in this process."""
-        for _ in range(self.count):
-            self._submit(os.getpid)
+        with contextlib.suppress(BrokenProcessPool):  # whoever needs them is told
+            for _ in range(self.count):
+                self._submit(os.getpid)
 
     def close(self) -> None:
         """End the processes, whoever began them."""
