@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Engine, select
+from sqlalchemy import Column, Engine, inspect, select
 from sqlalchemy.dialects.sqlite import insert
 
 from batch_jobs.storage import schema
@@ -63,8 +63,11 @@ class CallCache:
     def open(cls, path: Path) -> CallCache:
         """Open the cache file, made when needed."""
         engine = open_sqlite(path)
-        with writing(engine) as connection:
-            schema.cache.create_all(connection)
+        with reading(engine) as connection:
+            made = inspect(connection).has_table(answers.name)
+        if not made:
+            with writing(engine) as connection:
+                schema.cache.create_all(connection)
         return cls(engine)
 
     def put(self, new: Sequence[Answer]) -> None:

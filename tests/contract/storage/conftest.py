@@ -11,19 +11,9 @@ from batch_jobs.storage.call_cache import CallCache
 from batch_jobs.storage.ledger import Ledger
 
 
-@pytest.fixture(scope="session")
-def _migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A fresh ledger's bytes: Alembic runs once."""
-    path = tmp_path_factory.mktemp("migrated") / "ledger.sqlite"
-    Ledger.open(path).close()
-    return path.read_bytes()
-
-
 @pytest.fixture
-def ledger_path(_migrated: bytes, tmp_path: Path) -> Path:
-    path = tmp_path / "ledger.sqlite"
-    path.write_bytes(_migrated)
-    return path
+def ledger_path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, inspect
+from sqlalchemy import Connection, event, inspect
 
 from batch_jobs.errors import StoreError
 from batch_jobs.models import EventName
 from batch_jobs.storage import events, jobs, migrate, schema
+from batch_jobs.storage.database import open_sqlite, reading, writing
 from batch_jobs.storage.ledger import Ledger
 from tests.contract.storage.kit import TASK_ID, full_job, together
 
@@ -63,20 +64,46 @@ def test_the_newest_migration_is_the_head_in_code() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [migrate.HEAD]
 
 
-def test_the_migrations_make_exactly_the_tables_in_code(ledger: Ledger) -> None:
-    with ledger.read() as connection:
+def test_the_migrations_make_exactly_the_tables_in_code(tmp_path: Path) -> None:
+    engine = open_sqlite(tmp_path / "migrated.sqlite")
+    with writing(engine) as connection:
+        migrate.upgrade(connection)
+    with reading(engine) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, schema.ledger) == []
+    engine.dispose()
 
 
-def test_primary_keys_and_layout_are_as_in_code(ledger: Ledger) -> None:
-    """What `compare_metadata` does not look at."""
-    with ledger.read() as connection:
-        inspector = inspect(connection)
-        for name, table in schema.ledger.tables.items():
-            assert inspector.get_pk_constraint(name)["constrained_columns"] == [c.name for c in table.primary_key]
-        query = "SELECT sql FROM sqlite_master WHERE name = 'items'"
-        assert "WITHOUT ROWID" in str(connection.exec_driver_sql(query).scalar()).upper()
+def test_a_fresh_one_is_what_the_migrations_make(ledger: Ledger, tmp_path: Path) -> None:
+    engine = open_sqlite(tmp_path / "migrated.sqlite")
+    with writing(engine) as migrated, ledger.read() as fresh:
+        migrate.upgrade(migrated)
+        assert _layout(fresh) == _layout(migrated)
+        assert _version(fresh) == _version(migrated) == migrate.HEAD
+    engine.dispose()
+
+
+def _layout(connection: Connection) -> dict[str, object]:
+    """Columns (in any order: a migration can only add them at the end), keys, defaults and indexes of each table."""
+    layout: dict[str, object] = {}
+    for name, sql in connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall():
+        columns = connection.exec_driver_sql(
+            f"SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_xinfo('{name}')"
+        )
+        indexes = [
+            tuple(row)
+            for row in connection.exec_driver_sql(f"SELECT name, \"unique\" FROM pragma_index_list('{name}')")
+        ]
+        parts = {
+            index: connection.exec_driver_sql(f"SELECT name FROM pragma_index_info('{index}')").fetchall()
+            for index, _ in indexes
+        }
+        layout[name] = sorted(map(tuple, columns)), sorted(indexes), parts, "WITHOUT ROWID" in sql.upper()
+    return layout
+
+
+def _version(connection: Connection) -> object:
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def test_it_is_durable_and_lets_readers_go_on(ledger: Ledger) -> None:
