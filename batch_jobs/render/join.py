@@ -1,82 +1,78 @@
 """Rows to items: equal requests become one item, numbered by its first row.
 
-Writes `items.parquet` (one line an item) and `rows.parquet` (one line a row) into the plan folder. DuckDB finds what is
-equal, as it can do so for more fingerprints than fit into memory; a number for each row is all that is held here.
+Writes `items.parquet` (one line an item) and `rows.parquet` (one line a row) into the plan folder. Arrow's dictionary
+encoding numbers fingerprints by their first appearance, which is what an item is; nothing becomes a Python object per
+row but its number.
 """
 
 from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from batch_jobs.arrow import integers
-from batch_jobs.render.query import plan_query
 from batch_jobs.storage.files import adopt, store_errors
 
-FETCHED_ROWS = 10_000
-NO_ITEM, FIRST = -1, 0
-_FIRST_ROWS = """
-    SELECT min(row), count(*) FROM read_index WHERE fingerprint IS NOT NULL GROUP BY fingerprint
-"""
-_REPEATS = """
-    SELECT i.row, f.first FROM read_index i
-    JOIN (SELECT fingerprint, min(row) AS first FROM read_index GROUP BY fingerprint HAVING count(*) > 1) f
-    ON f.fingerprint = i.fingerprint WHERE i.row <> f.first
-"""
-_ALTERNATES = """
-    SELECT i.row FROM read_index i
-    JOIN (SELECT identity, arg_min(fingerprint, row) AS first FROM read_index WHERE fingerprint IS NOT NULL
-          GROUP BY identity HAVING min(fingerprint) <> max(fingerprint)) f
-    ON f.identity = i.identity WHERE i.fingerprint <> f.first
-"""
-"""Rows that share their identity with an earlier row, and ask something else."""
+IDENTITY_CHARS = 32
+"""Of an identity's hex digits, enough to tell a row from any other: 128 bits."""
+REPEATED = ["error"]
+"""The one column of both files that is worth a dictionary; digests don't compress."""
+NOBODY = -1
 
 
 def join_items(plan: Path) -> None:
     """Make items.parquet and rows.parquet from the workers' index files; done already is done.
 
-    Where there are many rows, in a process that ends: what DuckDB takes for them is not given back.
+    Where there are many rows, in a process that ends: 100 bytes a row are not given back.
     """
-    import pyarrow.parquet as pq
-
     if (plan / "rows.parquet").exists():
         return
     index = sorted(plan.glob("index-*.parquet"))
-    rows = sum(pq.read_metadata(path).num_rows for path in index)
-    with plan_query(plan, read_index=index) as connection:
-        item_of = _numbered(connection, rows)
-        alternates = {row for (row,) in _fetched(connection, _ALTERNATES)}
+    item_of = _numbered(_column(path, "fingerprint") for path in index)
+    alternates = _alternates(index, item_of)
     _write(plan, index, item_of, alternates)
 
 
-def _numbered(connection: Any, rows: int) -> array[int]:
-    """The item of each row, `NO_ITEM` where its prompt failed; items count from 0 in the order of their first rows."""
-    item_of = array("i", [NO_ITEM]) * rows
-    items = asked = 0
-    for first, times in _fetched(connection, _FIRST_ROWS):
-        item_of[first] = FIRST
-        items += 1
-        asked += times
-    number = 0
-    for row, mark in enumerate(item_of):
-        if mark == FIRST:
-            item_of[row] = number
-            number += 1
-    for row, first in _fetched(connection, _REPEATS) if asked > items else ():
-        item_of[row] = item_of[first]
-    return item_of
+def _column(path: Path, name: str) -> Any:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=[name], use_threads=False).column(0).combine_chunks()
 
 
-def _fetched(connection: Any, query: str) -> Iterator[tuple[Any, ...]]:
-    result = connection.execute(query)
-    while batch := result.fetchmany(FETCHED_ROWS):
-        yield from batch
+def _numbered(columns: Iterable[Any]) -> list[Any]:
+    """For each column, the number of each of its values by first appearance in all of them; nulls stay nulls."""
+    import pyarrow as pa
+
+    return [chunk.indices for chunk in pa.chunked_array(list(columns)).dictionary_encode().chunks]
 
 
-def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[int]) -> None:
+def _alternates(index: Sequence[Path], item_of: Sequence[Any]) -> set[int]:
+    """Rows that share their identity with an earlier row, and ask something else."""
+    import pyarrow.compute as pc
+
+    slices = (pc.utf8_slice_codeunits(_column(path, "identity"), 0, IDENTITY_CHARS) for path in index)
+    identity_of = _numbered(slices)
+    rows = sum(map(len, identity_of))
+    distinct = max(pc.max(numbers).as_py() for numbers in identity_of) + 1
+    if distinct == rows:
+        return set()
+    first_item, found, row = array("q", [NOBODY]) * distinct, set[int](), 0
+    for identities, items in zip(identity_of, item_of, strict=True):
+        for who, item in zip(identities.to_pylist(), items.to_pylist(), strict=True):
+            if item is not None:
+                if first_item[who] == NOBODY:
+                    first_item[who] = item
+                elif first_item[who] != item:
+                    found.add(row)
+            row += 1
+    return found
+
+
+def _write(plan: Path, index: Sequence[Path], item_of: Sequence[Any], alternates: set[int]) -> None:
     """Write both files, one range of rows for each index file."""
     import pyarrow.parquet as pq
 
@@ -84,15 +80,16 @@ def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[i
     row = items = 0
     with contextlib.ExitStack() as stack:
         writers: list[Any] = []
-        for path in index:
-            table = pq.read_table(path, use_threads=False)
-            numbers = item_of[row : row + table.num_rows]
-            news = _first_of_their_items(numbers, items)
+        for path, numbers in zip(index, item_of, strict=True):
+            with pq.ParquetFile(path) as file:
+                table = file.read(use_threads=False)
+            news = _first_of_their_items(numbers.to_pylist(), items)
             made = _items(table, numbers, news), _rows(table, numbers, row, alternates)
-            if not writers:
-                for temp, one in zip(temps, made, strict=True):
-                    stack.enter_context(store_errors(temp))
-                    writers.append(stack.enter_context(pq.ParquetWriter(temp, one.schema)))
+            for temp, one in zip(temps, made, strict=True) if not writers else ():
+                stack.enter_context(store_errors(temp))
+                repeated = [name for name in REPEATED if name in one.column_names]
+                writer = pq.ParquetWriter(temp, one.schema, use_dictionary=repeated, compression="none")
+                writers.append(stack.enter_context(writer))
             for temp, writer, one in zip(temps, writers, made, strict=True):
                 with store_errors(temp):
                     writer.write_table(one)
@@ -102,7 +99,7 @@ def _write(plan: Path, index: list[Path], item_of: array[int], alternates: set[i
     adopt(temps[1], plan / "rows.parquet")
 
 
-def _first_of_their_items(numbers: array[int], items: int) -> list[int]:
+def _first_of_their_items(numbers: Sequence[int | None], items: int) -> list[int]:
     """Where the items that are numbered from `items` on stand first."""
     found: list[int] = []
     for position, item in enumerate(numbers):
@@ -112,37 +109,38 @@ def _first_of_their_items(numbers: array[int], items: int) -> list[int]:
     return found
 
 
-def _items(table: Any, numbers: array[int], news: list[int]) -> Any:
+def _items(table: Any, numbers: Any, news: list[int]) -> Any:
     """The items whose first row is in this range."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    one = table.take(integers(news))
+    if len(news) < table.num_rows:
+        chosen = integers(news)
+        table, numbers = table.take(chosen), numbers.take(chosen)
     columns = {
-        "item": integers([numbers[n] for n in news]),
-        "fingerprint": one["fingerprint"],
-        "first_row": one["row"],
-        "segment": one["segment"],
-        "offset": one["offset"],
-        "length": pc.add(one["length"], one["shared"]),
-        "shared": one["shared"],
+        "item": numbers.cast(pa.int64()),
+        "fingerprint": table["fingerprint"],
+        "first_row": table["row"],
+        "segment": table["segment"],
+        "offset": table["offset"],
+        "length": pc.add(table["length"], table["shared"]),
+        "shared": table["shared"],
     }
     return pa.table(list(columns.values()), names=list(columns))
 
 
-def _rows(table: Any, numbers: array[int], first: int, alternates: set[int]) -> Any:
+def _rows(table: Any, numbers: Any, first: int, alternates: set[int]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    items = integers(numbers)
     later = alternates.intersection(range(first, first + len(numbers))) if alternates else ()
     columns = {
         "row": table["row"],
         "number": table["number"],
         "identity": table["identity"],
         "error": table["error"],
-        "item": pc.if_else(pc.equal(items, NO_ITEM), pa.scalar(None, pa.int64()), items),
+        "item": numbers.cast(pa.int64()),
         "fingerprint": table["fingerprint"],
-        "alternate": pc.equal(integers([int(first + n in later) for n in range(len(numbers))]), 1),
+        "alternate": pc.is_in(table["row"], value_set=integers(sorted(later))),
     }
     return pa.table(list(columns.values()), names=list(columns))
