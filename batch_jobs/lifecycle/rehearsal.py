@@ -6,8 +6,6 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from batch_jobs import system
@@ -33,11 +31,13 @@ def ensure_sandbox(workspace: Workspace) -> str:
 
 
 def _running(state: Path) -> str | None:
+    import urllib.request
+
     try:
         url = str(json.loads((state / "server.json").read_bytes())["url"])
         with urllib.request.urlopen(f"{url}/sandbox/healthz", timeout=5) as reply:
             health = json.loads(reply.read())
-    except (OSError, ValueError, KeyError, urllib.error.URLError):
+    except (OSError, ValueError, KeyError):  # URLError is an OSError
         return None
     return url if health.get("simulated") is True else None
 

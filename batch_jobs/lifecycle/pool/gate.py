@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from batch_jobs.config import Concurrent, ProviderLimits
 from batch_jobs.lifecycle.pool.breaker import Breaker
 from batch_jobs.lifecycle.pool.concurrency import Concurrency
 from batch_jobs.lifecycle.pool.pace import WINDOW_SECONDS, Pace, Taken
-from batch_jobs.lifecycle.pool.retries import Call
 from batch_jobs.lifecycle.pool.turns import Turns
 from batch_jobs.models import Allowance, BreakerState
+
+if TYPE_CHECKING:  # tenacity brings asyncio: `status` needs neither
+    from batch_jobs.lifecycle.pool.retries import Call
 
 TURN_SECONDS = 0.01
 BUSY_SECONDS = 0.05
