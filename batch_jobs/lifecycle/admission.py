@@ -167,7 +167,7 @@ def _learn(run: Run, connection: Connection, job: Job, shard: Shard, words: str)
 
 def _split(run: Run, connection: Connection, job: Job, shard: Shard) -> Shard:
     """Give a shard's items back to its round: they go into smaller shards, and this one is never sent."""
-    items.unassign(connection, job.task_id, shard.round, shard.shard)
+    items.unassign(connection, shard)
     events.add(connection, job.task_id, EventName.SHARD_SPLIT, {"shard_key": shard.shard_key, "tokens": shard.tokens})
     return shards.move(connection, shard, ShardState.MERGED, split=1, merged_at=run.project.clock())
 

@@ -208,7 +208,7 @@ def merge_shard(run: Run, job: Job, shard: Shard) -> Tally:
     project = run.project
     folder = project.workspace.raw_results(job.task_id, shard.round, shard.shard)
     with project.ledger.read() as connection:
-        wanted, past = items.waiting_in_shard(connection, job.task_id, shard.round, shard.shard)
+        wanted, past = items.waiting_in_shard(connection, shard)
     merger = Merger(run, job, last_round=last_round(run, job, shard.round))
     with project.workers.kept():
         told = _merge_results(run, merger, shard, ranges_of(sorted(folder.glob("*.jsonl"))), wanted, past)
@@ -250,7 +250,7 @@ def reject_shard(run: Run, job: Job, shard: Shard, error: RequestRejected) -> No
     """
     code = error.code or "request_rejected"
     with run.write() as connection:
-        inside = items.of_shard(connection, job.task_id, shard.round, shard.shard)
+        inside = items.of_shard(connection, shard)
         endings = [Ending(item, Outcome.ERRORED, Outcome.ERRORED, code, error.message) for item in inside]
         items.end(connection, job.task_id, endings, round_no=shard.round)
         problems = [{"code": code, "message": error.message, "line": None}]

@@ -112,6 +112,8 @@ def _make_shard(run: Run, job: Job, number: int, chosen: list[PlannedItem], read
         prompt_sha256=job.prompt_sha256,
         schema_sha256=job.schema_sha256,
         rendered_at=run.project.clock(),
+        first_item=numbers[0],
+        last_item=numbers[-1],
         tokens=tokens,
     )
     with run.write() as connection:

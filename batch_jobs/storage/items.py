@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, case, exists, func,
 from batch_jobs.models import Outcome
 from batch_jobs.storage.database import execute_many, fetch_plain
 from batch_jobs.storage.schema import items
+from batch_jobs.storage.shards import Shard
 
 CHUNK = 10_000
 SUCCEEDED = Outcome.SUCCEEDED.value
@@ -103,27 +104,31 @@ def assign(connection: Connection, task_id: str, chosen: Sequence[int], round_no
     execute_many(connection, query, ("to_round", "to_shard", "more", "job", "which"), rows)
 
 
-def unassign(connection: Connection, task_id: str, round_no: int, shard_no: int) -> None:
+def unassign(connection: Connection, shard: Shard) -> None:
     """Take items out of a shard that was never accepted; they are in no shard of the round, and had no attempt."""
-    query = update(items).where(items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)
+    query = update(items).where(*_inside(shard))
     connection.execute(query.values(round=None, shard=None, attempts=items.c.attempts - 1))
 
 
-def of_shard(connection: Connection, task_id: str, round_no: int, shard_no: int) -> dict[int, ItemRecord]:
+def of_shard(connection: Connection, shard: Shard) -> dict[int, ItemRecord]:
     """The items sent in one shard."""
-    return _records(connection, items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no)
+    return _records(connection, *_inside(shard))
 
 
-def waiting_in_shard(
-    connection: Connection, task_id: str, round_no: int, shard_no: int
-) -> tuple[dict[int, bytes], set[int]]:
+def waiting_in_shard(connection: Connection, shard: Shard) -> tuple[dict[int, bytes], set[int]]:
     """The items sent in one shard: those that still wait for what becomes of them, with their calls; and the others."""
-    merged = items.c.merged_round.is_not(None) & (items.c.merged_round >= round_no)
-    query = select(items.c.item, items.c.fingerprint, case((items.c.outcome.is_not(None) | merged, 1), else_=0)).where(
-        items.c.task_id == task_id, items.c.round == round_no, items.c.shard == shard_no
-    )
-    rows = fetch_plain(connection, query)
+    merged = items.c.merged_round.is_not(None) & (items.c.merged_round >= shard.round)
+    over = case((items.c.outcome.is_not(None) | merged, 1), else_=0)
+    rows = fetch_plain(connection, select(items.c.item, items.c.fingerprint, over).where(*_inside(shard)))
     return {item: call for item, call, over in rows if not over}, {item for item, _, over in rows if over}
+
+
+def _inside(shard: Shard) -> tuple[ColumnElement[bool], ...]:
+    """What is true of a shard's items; by their range, as an index over a million rows in no order costs too much."""
+    mine = items.c.task_id == shard.task_id, items.c.round == shard.round, items.c.shard == shard.shard
+    if shard.first_item is None or shard.last_item is None:  # made by an older version
+        return mine
+    return *mine, items.c.item.between(shard.first_item, shard.last_item)
 
 
 def some(connection: Connection, task_id: str, chosen: Sequence[int]) -> dict[int, ItemRecord]:

@@ -65,7 +65,6 @@ items = Table(
     Column("outcome", Text),
     Column("code", Text),
     Column("detail", Text),
-    Index("items_by_shard", "task_id", "round", "shard"),
     sqlite_with_rowid=False,
 )
 
@@ -106,6 +105,8 @@ provider_batches = Table(
     Column("refused_ids", JSON),
     Column("split", Integer, nullable=False, server_default=text("0")),
     Column("sent_after", Float),
+    Column("first_item", Integer),
+    Column("last_item", Integer),
 )
 
 learned_limits = Table(

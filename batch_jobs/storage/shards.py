@@ -21,6 +21,7 @@ class Shard:
     """One provider batch's worth of items of one round. Times are unix seconds.
 
     Attributes:
+        first_item, last_item: between these its items are, with others of the job among them.
         shard_key: travels with the create, so that a lost one can be found again.
         creates: how many create POSTs were begun for it.
         sent_after: a time before its create, by the provider's own clock, where it was asked for.
@@ -59,6 +60,8 @@ class Shard:
     merged_at: float | None = None
     discarded_at: float | None = None
     sent_after: float | None = None
+    first_item: int | None = None
+    last_item: int | None = None
     tokens: int = 0
     uploaded_at: float | None = None
     refusals: int = 0

@@ -269,7 +269,7 @@ def rejected_items_end_in_another_commit(patch: Patch) -> None:
 
     def reject(run: Run, job: Job, shard: Shard, error: ProviderError) -> None:
         with run.project.ledger.read() as connection:
-            records = items.of_shard(connection, job.task_id, shard.round, shard.shard)
+            records = items.of_shard(connection, shard)
         endings = [Ending(item, Outcome.ERRORED, Outcome.ERRORED, "rejected") for item in records]
         with run.write() as connection:
             items.end(connection, job.task_id, endings, round_no=shard.round)

@@ -48,10 +48,12 @@ def test_an_assigned_item_is_in_one_shard_of_a_round(ledger: Ledger) -> None:
         items.assign(connection, TASK_ID, [0, 3], 0, 7)
         assert [item for item, _ in items.unassigned(connection, TASK_ID, 0)] == [1, 2, 4]
         assert [item for item, _ in items.unassigned(connection, TASK_ID, 1)] == [0, 1, 2, 3, 4]
-        found = items.of_shard(connection, TASK_ID, 0, 7)
-        assert {item: record.attempts for item, record in found.items()} == {0: 1, 3: 1}
+        of_an_older_version = a_shard(7)
+        for shard in (of_an_older_version, a_shard(7, first_item=0, last_item=3)):
+            found = items.of_shard(connection, shard)
+            assert {item: record.attempts for item, record in found.items()} == {0: 1, 3: 1}
         items.assign(connection, TASK_ID, [3], 1, 0)
-        assert list(items.of_shard(connection, TASK_ID, 0, 7)) == [0]
+        assert list(items.of_shard(connection, a_shard(7, first_item=0, last_item=3))) == [0]
         assert items.some(connection, TASK_ID, [3])[3].attempts == 2
 
 
