@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -136,6 +136,11 @@ def ranges_of(files: list[Path]) -> list[Range]:
         for path in files
         for start in range(0, path.stat().st_size, RANGE_BYTES)
     ]
+
+
+def are_many(ranges: Sequence[Range]) -> bool:
+    """Whether ranges are worth processes of their own: a file has more than one."""
+    return len(ranges) > len({part.path for part in ranges})
 
 
 def lines_of(part: Range) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from batch_jobs.lifecycle.checking import (
     Problem,
     Range,
     answer_of,
+    are_many,
     check_range,
     ranges_of,
     read_answers,
@@ -234,7 +235,7 @@ def _merge_results(
         twice.update((item, result) for item, result in checked.past if item in twice)
         unread.update((item, why) for item, why in checked.unread if item not in twice)
         merger.count(checked.without(whose.doubled), shard)
-        if len(ranges) > 1:
+        if are_many(ranges):
             run.notify(Progress(shard.task_id, "merging", shard.requests * number // len(ranges), shard.requests))
     left = [item for item in wanted if item not in whose.seen or item in whose.doubled or item in unread]
     for start in range(0, len(left), CHUNK):
@@ -277,7 +278,7 @@ def _ids(run: Run, checks: Checks, ranges: Sequence[Range], inside: Collection[i
     answered, problems, lines = list[list[int]](), list[Problem](), 0
     seen, doubled = set[int](), set[int]()
     tasks = ((checks, part) for part in ranges)
-    for ids in run.project.workers.run(read_ids, tasks) if len(ranges) > 1 else starmap(read_ids, tasks):
+    for ids in run.project.workers.run(read_ids, tasks) if are_many(ranges) else starmap(read_ids, tasks):
         asked = [item for item in ids.items if item in inside]
         others = zip(ids.items, ids.numbers, strict=True) if len(asked) < len(ids.items) else ()
         nobodys = [unknown_id(n, shards.custom_id(checks.shard_key, i)) for i, n in others if i not in inside]
@@ -299,7 +300,7 @@ def _check(
         return checks, part, mine, set(answered).difference(mine)
 
     tasks = map(task, ranges, whose.answered)
-    if len(ranges) > 1:
+    if are_many(ranges):
         yield from run.project.workers.run(check_range, tasks)
         return
     for answers, checked in starmap(read_answers, tasks):
