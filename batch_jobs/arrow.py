@@ -67,6 +67,19 @@ def _bits(values: Sequence[object]) -> bytes:
     return bytes(bits)
 
 
+def line_breaks(table: Any) -> list[int]:
+    r"""How many line breaks (`\n`, `\r`, `\r\n`) each row of a table of texts holds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    total = pa.repeat(pa.scalar(0, pa.int32()), table.num_rows)
+    for column in table.columns:
+        feeds, returns, both = (pc.count_substring(column, pattern) for pattern in ("\n", "\r", "\r\n"))
+        total = pc.add(total, pc.subtract(pc.add(feeds, returns), both))
+    found: list[int] = total.to_pylist()
+    return found
+
+
 class TableReader:
     """Hands a Parquet file out in order, as many rows at a time as are asked for; holds no more than a row group."""
 

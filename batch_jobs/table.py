@@ -28,7 +28,6 @@ class TableFormat:
         line_end: of the header line: `\r\n`, `\n` or `\r`; text only.
         quote_all: every header cell is quoted, so ours are too; text only.
         sheet: name of the worksheet that holds the table; xlsx only.
-        one_line: every record is one line, so that writing it again needs no parsing; text only.
     """
 
     kind: FileKind
@@ -38,7 +37,6 @@ class TableFormat:
     line_end: str = "\n"
     quote_all: bool = False
     sheet: str | None = None
-    one_line: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, for the ledger."""
@@ -46,8 +44,9 @@ class TableFormat:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TableFormat:
-        """The inverse of `to_json`."""
-        return cls(**{**values, "kind": FileKind(values["kind"])})
+        """The inverse of `to_json`; what older versions kept besides is left out."""
+        known = {name: value for name, value in values.items() if name in cls.__slots__}
+        return cls(**{**known, "kind": FileKind(known["kind"])})
 
     def describe(self) -> str:
         """For the plan: `sheet "Q3"`, or `utf-8, comma`."""
@@ -96,6 +95,18 @@ class Block(NamedTuple):
 
     numbers: Sequence[int]
     columns: Sequence[Sequence[str]]
+
+
+class Addition(NamedTuple):
+    """What the output gives to one row.
+
+    Attributes:
+        cells: ours.
+        lines: that the row takes in the upload, by its line breaks; 1 in a workbook.
+    """
+
+    cells: Sequence[str]
+    lines: int = 1
 
 
 def blocks_of(rows: Iterable[Row], size: int) -> Iterator[Block]:

@@ -153,14 +153,14 @@ def workbook(given: Given) -> Given:
     from batch_jobs.intake.recognise import open_table
     from batch_jobs.intake.snapshot import write_snapshot
     from batch_jobs.output.table import write_table
-    from batch_jobs.table import IntakeLimits
+    from batch_jobs.table import Addition, IntakeLimits
 
     file, folder = Path(given["file"]), Path(given["into"])
     limits = IntakeLimits(max_bytes=2_000_000_000, max_rows=1_000_000, max_columns=1_000, max_cell_chars=200_000)
     table = open_table(file, filename=file.name, sheet=None, limits=limits)
     rows = write_snapshot(table, folder / "rows.parquet", file.name)
-    cells = ([RESULT["answer"]["summary"], "ok"] for _ in range(rows))
-    write_table(file, table.format, folder / "output.xlsx", ["summary", "summarize_status"], cells)
+    additions = (Addition([RESULT["answer"]["summary"], "ok"]) for _ in range(rows))
+    write_table(file, table.format, folder / "output.xlsx", ["summary", "summarize_status"], additions)
     return {"rows": rows}
 
 

@@ -27,12 +27,10 @@ class Records(NamedTuple):
     Attributes:
         first: number of the first one, as the spreadsheet shows it (the first line is 1; a `sep=` line is none).
         cells: each record's, parsed.
-        one_line: so far every record was one line.
     """
 
     first: int
     cells: list[list[str]]
-    one_line: bool
 
 
 def quick_records(stream: io.TextIOBase, delimiter: str, size: int) -> Iterator[Records]:
@@ -50,7 +48,7 @@ def quick_records(stream: io.TextIOBase, delimiter: str, size: int) -> Iterator[
             block.extend(islice(reader, size))
             if not block:
                 return
-            yield Records(number, block.copy(), reader.line_num == number + len(block) - 1)
+            yield Records(number, block.copy())
             number += len(block)
             block.clear()
     except csv.Error as error:

@@ -10,7 +10,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -207,14 +206,12 @@ class TextTable:
                     raise self._too_many_rows()
                 yield block
         except Doubtful:
-            self.format = replace(self.format, one_line=False)
             yield from blocks_of(islice(self.rows(), taken, None), size)
 
     def _quick_blocks(self, size: int) -> Iterator[Block]:
         header_seen = False
         with open_decoded(self._path, Encoding(self.format.encoding, self.format.bom)) as stream:
-            for first, cells, one_line in quick_records(stream, self.format.delimiter, size):
-                self.format = replace(self.format, one_line=one_line)
+            for first, cells in quick_records(stream, self.format.delimiter, size):
                 numbers: Sequence[int] = range(first, first + len(cells))
                 if not (header_seen and all(map(any, cells))):
                     filled = [n for n, record in enumerate(cells) if any(record)]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from batch_jobs.arrow import line_breaks
 from batch_jobs.errors import StoreError
 from batch_jobs.lifecycle.packing import PLAN_COLUMNS, firsts_of, results_table
 from batch_jobs.lifecycle.plan import layout_of
@@ -30,6 +31,7 @@ from batch_jobs.storage.call_cache import CallCache, cache_of_worker
 from batch_jobs.storage.database import open_sqlite
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.ledger import Ledger
+from batch_jobs.table import Addition
 
 OK = "ok"
 REASONS = {
@@ -104,12 +106,12 @@ class Made(NamedTuple):
     """What a range of rows came to.
 
     Attributes:
-        cells: ours, of each row.
+        additions: what the output gives to each row.
         tally: how they came out.
         packed: their lines in a packed segment, a table; None where the job is not packed.
     """
 
-    cells: list[list[str]]
+    additions: list[Addition]
     tally: RowTally
     packed: Any
 
@@ -168,7 +170,7 @@ def _ledger(path: Path) -> Ledger:
 
 
 def _made(source: Source, number: int, firsts: bytes | None, ledger: Ledger, cache: CallCache) -> Made:
-    rows, tally = list(read_rows(source.plan, number)), RowTally()
+    rows, given, tally = list(read_rows(source.plan, number)), _given(source, number), RowTally()
     failures: Failures = {}
     if source.failures:
         chosen = sorted({row.item for row in rows if row.item is not None})
@@ -181,23 +183,30 @@ def _made(source: Source, number: int, firsts: bytes | None, ledger: Ledger, cac
     else:
         answers = cache.get(wanted)
         texts = {call: answer.answer for call, answer in answers.items()}
-        packed = results_table(source.job, *_tables(source, number), firsts, answers)
+        packed = results_table(source.job, _planned(source, number), given, firsts, answers)
     read = _read(texts, wanted, source.cache)
-    cells = []
-    for row in rows:
+    additions = []
+    for row, breaks in zip(rows, line_breaks(given), strict=True):
         reason = reason_of(row, failures)
         tally.count(row.number, reason)
-        cells.append(row_cells(row, reason, read, source.fields))
-    return Made(cells, tally, packed)
+        additions.append(Addition(row_cells(row, reason, read, source.fields), 1 + breaks))
+    return Made(additions, tally, packed)
 
 
-def _tables(source: Source, number: int) -> tuple[Any, Any]:
-    """A range's lines of the plan, and its input columns: both files have the same ranges."""
+def _given(source: Source, number: int) -> Any:
+    """A range's input columns: snapshot and plan have the same ranges."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(source.plan / "rows.parquet") as plan, pq.ParquetFile(source.snapshot) as snapshot:
-        lines = plan.read_row_group(number, columns=list(PLAN_COLUMNS), use_threads=False).select(list(PLAN_COLUMNS))
-        return lines, snapshot.read_row_group(number, use_threads=False).remove_column(0)
+    with pq.ParquetFile(source.snapshot) as snapshot:
+        return snapshot.read_row_group(number, use_threads=False).remove_column(0)
+
+
+def _planned(source: Source, number: int) -> Any:
+    """A range's lines of the plan."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source.plan / "rows.parquet") as plan:
+        return plan.read_row_group(number, columns=list(PLAN_COLUMNS), use_threads=False).select(list(PLAN_COLUMNS))
 
 
 def row_cells(row: PlannedRow, reason: str | None, answers: Answers, fields: Sequence[str]) -> list[str]:

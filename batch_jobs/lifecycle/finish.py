@@ -19,6 +19,7 @@ from batch_jobs.storage import events, items, jobs
 from batch_jobs.storage.files import adopt, remove_files
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.segments import SegmentWriter
+from batch_jobs.table import Addition
 
 CHUNK = 5_000
 
@@ -63,21 +64,21 @@ def _write_file(run: Run, job: Job, tally: RowTally, segment: SegmentWriter | No
     target = workspace.result(job.task_id, job.suffix)
     temp = target.with_name(f".{target.name}.{run.lease.token}.tmp")  # one that lost its lease may still be writing
     columns = list(job.output_columns.values())
-    cells = _cells(run, job, tally, segment)
-    changed = write_table(workspace.upload(job.task_id, job.suffix), job.format, temp, columns, cells)
+    additions = _additions(run, job, tally, segment)
+    changed = write_table(workspace.upload(job.task_id, job.suffix), job.format, temp, columns, additions)
     with run.write():  # still ours: else JobHeld, and the file of whoever took over stays
         adopt(temp, target)
     remove_files(target.parent, f".{target.name}.*.tmp")
     return changed
 
 
-def _cells(run: Run, job: Job, tally: RowTally, segment: SegmentWriter | None) -> Iterator[list[str]]:
-    """One list of our cells per row, in file order; the same pass fills the segment of a packed job."""
+def _additions(run: Run, job: Job, tally: RowTally, segment: SegmentWriter | None) -> Iterator[Addition]:
+    """What the output gives to each row, in file order; the same pass fills the segment of a packed job."""
     for made in all_rows(run.project, job):
         tally.add(made.tally)
         if segment is not None:
             segment.add(made.packed)
-        yield from made.cells
+        yield from made.additions
         run.notify(Progress(job.task_id, "writing", tally.rows, job.rows))
 
 

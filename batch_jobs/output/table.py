@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from batch_jobs.table import FileKind, TableFormat
+from batch_jobs.table import Addition, FileKind, TableFormat
 
 
 def write_table(
-    upload: Path, fmt: TableFormat, target: Path, columns: Sequence[str], cells: Iterable[Sequence[str]]
+    upload: Path, fmt: TableFormat, target: Path, columns: Sequence[str], additions: Iterable[Addition]
 ) -> int:
     """Write `upload` plus `columns` to `target` (a temp file that the caller makes durable).
 
@@ -18,18 +18,18 @@ def write_table(
         fmt: how it is written.
         target: where to.
         columns: names of our columns.
-        cells: one sequence per data row, in file order.
+        additions: one per data row, in file order.
 
     Returns:
         How many of our cells had to be changed to fit the format (encoding, cell size).
 
     Raises:
-        ValueError: fewer or more cells than rows.
+        ValueError: fewer or more of them than rows.
     """
     if fmt.kind is FileKind.XLSX:
         from batch_jobs.output.xlsx import write_xlsx
 
-        return write_xlsx(upload, fmt, target, columns, cells)
+        return write_xlsx(upload, fmt, target, columns, (addition.cells for addition in additions))
     from batch_jobs.output.text import write_text
 
-    return write_text(upload, fmt, target, columns, cells)
+    return write_text(upload, fmt, target, columns, additions)

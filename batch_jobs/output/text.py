@@ -9,20 +9,20 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-from batch_jobs.intake.dialect import CHUNK_BYTES, Encoding, allow_any_cell, open_decoded, sep_delimiter
-from batch_jobs.intake.text import RecordReader, split_line_end
+from batch_jobs.intake.dialect import CHUNK_BYTES, Encoding, allow_any_cell, open_decoded
+from batch_jobs.intake.text import Record, RecordReader, split_line_end
 from batch_jobs.output.neutral import neutralise
-from batch_jobs.table import TableFormat
+from batch_jobs.table import Addition, TableFormat
 
 _HYPHENS = str.maketrans({"\u2010": "-", "\u2011": "-", "\u2212": "-"})  # no NFKD form, and models like them
 
 
 def write_text(
-    upload: Path, fmt: TableFormat, target: Path, columns: Sequence[str], cells: Iterable[Sequence[str]]
+    upload: Path, fmt: TableFormat, target: Path, columns: Sequence[str], additions: Iterable[Addition]
 ) -> int:
     """Write `target`: the upload with our columns appended, in constant memory.
 
@@ -34,70 +34,49 @@ def write_text(
         fmt: what `open_text` found.
         target: a path to write to; replaced when it exists.
         columns: names of our columns.
-        cells: ours, one sequence of `len(columns)` texts per data row, in file order.
+        additions: one per data row, in file order, each with `len(columns)` cells.
 
     Returns:
         Number of our cells in which a character had to be replaced, because the file's encoding lacks it.
 
     Raises:
-        ValueError: when `cells` has not exactly one entry of the right length per data row.
+        ValueError: when `additions` does not fit the upload's data rows.
     """
     encoding = Encoding(fmt.encoding, fmt.bom)
     ours = _OurCells(fmt)
     with open_decoded(upload, encoding) as source, target.open("wb", buffering=CHUNK_BYTES) as binary:
         binary.write(encoding.bom_bytes)
         with io.TextIOWrapper(binary, encoding=fmt.encoding, newline="") as out:
-            records = _lines(source, fmt.delimiter) if fmt.one_line else _records(source, fmt, upload.name)
-            _write_header(records, out, ours, columns)
-            _write_rows(records, out, ours, len(columns), cells)
+            _write_header(RecordReader(source, delimiter=fmt.delimiter, filename=upload.name), out, ours, columns)
+            _write_rows(source, out, ours, len(columns), additions)
     return ours.changed
 
 
-class _Raw(NamedTuple):
-    """One record: its number in the spreadsheet, its text with its line end, whether it is the header or a row."""
-
-    number: int
-    text: str
-    filled: bool
-
-
-def _records(source: io.TextIOBase, fmt: TableFormat, name: str) -> Iterator[_Raw]:
-    for record in RecordReader(source, delimiter=fmt.delimiter, filename=name):
-        yield _Raw(record.number, record.raw, any(record.cells))
-
-
-def _lines(source: io.TextIOBase, delimiter: str) -> Iterator[_Raw]:
-    """The records of a file that has one a line; only those that may be blank are parsed."""
-    allow_any_cell()
-    blank = f'{delimiter}"\r\n'
-    for number, line in enumerate(source):
-        if line.strip(blank):
-            yield _Raw(number + 1, line, number > 0 or sep_delimiter(line) is None)
-        else:
-            yield _Raw(number + 1, line, any(map(any, csv.reader([line], delimiter=delimiter))))
-
-
-def _write_header(records: Iterator[_Raw], out: io.TextIOBase, ours: _OurCells, columns: Sequence[str]) -> None:
-    for _, text, filled in records:
-        if filled:
-            out.write(ours.appended(text, columns))
+def _write_header(records: Iterable[Record], out: io.TextIOBase, ours: _OurCells, columns: Sequence[str]) -> None:
+    """Write all down to the header, which is the first record that holds anything; no line after it is read."""
+    for record in records:
+        if any(record.cells):
+            out.write(ours.appended(record.raw, columns))
             return
-        out.write(text)
+        out.write(record.raw)
 
 
 def _write_rows(
-    records: Iterator[_Raw], out: io.TextIOBase, ours: _OurCells, width: int, cells: Iterable[Sequence[str]]
+    source: io.TextIOBase, out: io.TextIOBase, ours: _OurCells, width: int, additions: Iterable[Addition]
 ) -> None:
-    entries = iter(cells)
-    for number, text, filled in records:
-        if not filled:
-            out.write(text)
+    """Write the rows, by the number of lines that each is known to take: parsing them again would cost the most."""
+    entries = iter(additions)
+    rows = 0
+    for line in source:
+        if ours.is_blank(line):
+            out.write(line)
             continue
-        entry = next(entries, None)
-        if entry is None or len(entry) != width:
-            found = "no entry" if entry is None else f"{len(entry)} cells"
-            raise ValueError(f"row {number}: expected {width} cells to append, got {found}")
-        out.write(ours.appended(text, entry))
+        entry, rows = next(entries, None), rows + 1
+        if entry is None or len(entry.cells) != width:
+            found = "no entry" if entry is None else f"{len(entry.cells)} cells"
+            raise ValueError(f"data row {rows}: expected {width} cells to append, got {found}")
+        record = line if entry.lines == 1 else line + "".join(islice(source, entry.lines - 1))
+        out.write(ours.appended(record, entry.cells))
     if next(entries, None) is not None:
         raise ValueError("more entries to append than the upload has rows")
 
@@ -106,11 +85,17 @@ class _OurCells:
     """Writes our cells the way the file is written, and counts those its encoding could not hold."""
 
     def __init__(self, fmt: TableFormat) -> None:
+        allow_any_cell()
         self.changed = 0
+        self._blank = f'{fmt.delimiter}"\r\n'
         self._codec = fmt.encoding
         self._delimiter = fmt.delimiter
         self._quote_all = fmt.quote_all
         self._needs_quotes = re.compile(f'[{re.escape(fmt.delimiter)}"\r\n]')
+
+    def is_blank(self, line: str) -> bool:
+        """Whether a record that begins with this line is a blank one; only one that may be is parsed."""
+        return not line.strip(self._blank) and not any(map(any, csv.reader([line], delimiter=self._delimiter)))
 
     def appended(self, raw: str, cells: Sequence[str]) -> str:
         """The record's raw text with the cells before its own line end."""

@@ -9,6 +9,7 @@ import contextlib
 import uuid
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,12 @@ REPEATED = ["name", "provider", "model", "answered_at", "paid_by", "task_id", "d
 
 
 class SegmentWriter:
-    """Takes batches of any size, writes row groups of 10,000."""
+    """Takes batches of any size, writes row groups of 10,000, one at a time in a thread of its own."""
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+    def __init__(self, writer: Any, thread: ThreadPoolExecutor) -> None:
+        self._writer, self._thread = writer, thread
         self._waiting: list[Any] = []
+        self._under_way: Future[None] | None = None
 
     def add(self, batch: Any) -> None:
         """Add a table of `result_columns` or `waiting_columns`."""
@@ -49,8 +51,9 @@ class SegmentWriter:
             self._write(keep_rest=True)
 
     def end(self) -> None:
-        """Write what is left."""
+        """Write what is left; it is all in the file then."""
         self._write(keep_rest=False)
+        self._settle()
 
     def _write(self, *, keep_rest: bool) -> None:
         import pyarrow as pa
@@ -60,7 +63,12 @@ class SegmentWriter:
         whole = pa.concat_tables(self._waiting)
         ready = whole.num_rows // GROUP_ROWS * GROUP_ROWS if keep_rest else whole.num_rows
         self._waiting = [whole.slice(ready)] if ready < whole.num_rows else []
-        self._writer.write_table(whole.slice(0, ready), row_group_size=GROUP_ROWS)
+        self._settle()
+        self._under_way = self._thread.submit(self._writer.write_table, whole.slice(0, ready), GROUP_ROWS)
+
+    def _settle(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
 
 
 @contextlib.contextmanager
@@ -86,8 +94,9 @@ def new_segment(target: Path, created_at: float, *, answered: bool) -> Iterator[
             with (
                 temp.open("xb") as file,
                 pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=repeated) as writer,
+                ThreadPoolExecutor(1, "segment") as thread,
             ):
-                segment = SegmentWriter(writer)
+                segment = SegmentWriter(writer, thread)
                 yield segment
                 segment.end()
             adopt(temp, target)

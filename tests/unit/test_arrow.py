@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_jobs import arrow
-from batch_jobs.arrow import digests, integers, texts
+from batch_jobs.arrow import digests, integers, line_breaks, texts
+from tests.contract.tables.lines import lines_of
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -62,3 +63,11 @@ def test_no_values_load_pandas() -> None:
     code += "texts([chr(97)] * n), digests([b'a'] * n), integers([1] * n)"
     code += "; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.lists(st.lists(st.text("a\r\né,"), min_size=2, max_size=2), max_size=20))
+def test_line_breaks(rows: list[list[str]]) -> None:
+    table = pa.table({"a": pa.array([row[0] for row in rows], pa.string()), "b": [row[1] for row in rows]})
+    assert [1 + breaks for breaks in line_breaks(table.cast(pa.schema([("a", pa.string()), ("b", pa.string())])))] == [
+        lines_of(row) for row in rows
+    ]

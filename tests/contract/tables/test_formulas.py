@@ -19,6 +19,7 @@ from openpyxl.utils.escape import unescape
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.output.neutral import neutralise
 from batch_jobs.output.table import write_table
+from batch_jobs.table import Addition
 from tests.contract.tables.test_xlsx_books import LIMITS
 
 ANSWERS = 10_000
@@ -168,9 +169,9 @@ def written(folder: Path, name: str, content: bytes, answers: Sequence[str]) -> 
     """Take a table in and write it back with two columns of answers, as a job does; returns where, and the count."""
     upload, target = folder / name, folder / f"out-{name}"
     upload.write_bytes(content)
-    cells = [(neutralise(answer), "ok") for answer in answers]
     table = open_table(upload, filename=name, sheet=None, limits=LIMITS)
-    return target, write_table(upload, table.format, target, ["summary", "status"], cells)
+    additions = [Addition((neutralise(answer), "ok")) for answer in answers]
+    return target, write_table(upload, table.format, target, ["summary", "status"], additions)
 
 
 def read_text(path: Path, encoding: str, delimiter: str) -> Cells:

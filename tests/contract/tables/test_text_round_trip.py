@@ -16,6 +16,7 @@ from batch_jobs.intake.dialect import BOMS
 from batch_jobs.intake.text import open_text
 from batch_jobs.output.text import write_text
 from batch_jobs.table import IntakeLimits
+from tests.contract.tables.lines import additions_to
 
 LIMITS = IntakeLimits(max_bytes=10**9, max_rows=1_000_000, max_columns=100, max_cell_chars=200_000)
 HEADER = ["id", "Größe", "c"]
@@ -92,13 +93,11 @@ def test_round_trip(folder: Path, delimiter: str, codec: str, bom: bool, data: s
     assert (table.format.encoding, table.format.bom, table.format.delimiter) == (codec, bom, delimiter)
     filled = [(number, tuple(cells)) for number, cells in enumerate(file.records, 1) if any(cells)][1:]
     assert [tuple(row) for row in table.rows()] == filled
-    if data.draw(st.booleans()):  # as intake does, which finds out whether each record is one line
-        assert sum(len(block.numbers) for block in table.blocks(3)) == len(filled)
-        assert not (table.format.one_line and any(set(text) & {"\r", "\n"} for text in file.texts))
+    assert sum(len(block.numbers) for block in table.blocks(3)) == len(filled)
 
     cell = st.text(alphabet=alphabet, max_size=12)
     ours = data.draw(st.lists(st.lists(cell, min_size=2, max_size=2), min_size=len(filled), max_size=len(filled)))
-    assert write_text(upload, table.format, target, OURS, ours) == 0
+    assert write_text(upload, table.format, target, OURS, additions_to(table, ours)) == 0
     appended = iter([OURS, *ours])
     expected = ""
     for cells, text, end in zip(file.records, file.texts, file.line_ends, strict=True):
@@ -131,5 +130,5 @@ def test_anything_is_refused_by_name_or_comes_back_as_it_was(folder: Path, conte
     except FileRefused as error:
         assert error.message.startswith("losses.csv")
     else:
-        assert write_text(upload, table.format, target, [], [[]] * count) == 0
+        assert write_text(upload, table.format, target, [], additions_to(table, [()] * count)) == 0
         assert target.read_bytes() == content

@@ -11,7 +11,8 @@ import pytest
 from batch_jobs.intake.text import TextTable, open_text
 from batch_jobs.output.neutral import neutralise
 from batch_jobs.output.text import write_text
-from batch_jobs.table import IntakeLimits
+from batch_jobs.table import Addition, IntakeLimits
+from tests.contract.tables.lines import additions_to
 
 LIMITS = IntakeLimits(max_bytes=10**9, max_rows=1_000_000, max_columns=100, max_cell_chars=200_000)
 
@@ -24,7 +25,7 @@ def opened(folder: Path, content: bytes) -> TextTable:
 
 def written(folder: Path, content: bytes, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> bytes:
     table = opened(folder, content)
-    write_text(folder / "upload.csv", table.format, folder / "out.csv", columns, cells)
+    write_text(folder / "upload.csv", table.format, folder / "out.csv", columns, additions_to(table, cells))
     return (folder / "out.csv").read_bytes()
 
 
@@ -59,14 +60,15 @@ def test_utf16_stays_utf16(tmp_path: Path, bom: bytes) -> None:
 
 @pytest.mark.parametrize("cells", [[], [["a"]], [["a"], ["b"], ["c"]], [["a"], []], [["a"], ["b", "c"]]])
 def test_each_row_needs_exactly_one_entry(tmp_path: Path, cells: list[list[str]]) -> None:
-    with pytest.raises(ValueError, match=r"row 2|row 3|more entries"):
+    with pytest.raises(ValueError, match=r"data row 1|data row 2|more entries"):
         written(tmp_path, b"id,n\n1,2\n3,4\n", ["s"], cells)
 
 
 def test_characters_the_encoding_lacks_become_plain(tmp_path: Path) -> None:
     table = opened(tmp_path, "id,n\n1,é\n2,x\n3,y\n4,z\n5,z\n".encode("cp1252"))
     cells = [["Größe – 5 €"], ["ő ﬁ ł 事 🙂"], ["non\u2011stop"], ["\u207c1+1"], ["plain"]]
-    changed = write_text(tmp_path / "upload.csv", table.format, tmp_path / "out.csv", ["s"], cells)
+    additions = map(Addition, cells)
+    changed = write_text(tmp_path / "upload.csv", table.format, tmp_path / "out.csv", ["s"], additions)
     lines = (tmp_path / "out.csv").read_bytes().decode("cp1252").splitlines()
     assert lines[1:] == ["1,é,Größe – 5 €", "2,x,o fi ? ? ?", "3,y,non-stop", "4,z,'=1+1", "5,z,plain"]
     assert changed == 3
@@ -85,11 +87,11 @@ def test_cells_are_taken_one_at_a_time(tmp_path: Path) -> None:
     table = opened(tmp_path, b"id,n\n" + b"1,2\n" * 1_000)
     taken = 0
 
-    def cells() -> Iterator[Sequence[str]]:
+    def additions() -> Iterator[Addition]:
         nonlocal taken
         for taken in range(1, 1_001):
-            yield (str(taken),)
+            yield Addition((str(taken),))
 
-    assert write_text(tmp_path / "upload.csv", table.format, tmp_path / "out.csv", ["s"], cells()) == 0
+    assert write_text(tmp_path / "upload.csv", table.format, tmp_path / "out.csv", ["s"], additions()) == 0
     assert taken == 1_000
     assert (tmp_path / "out.csv").read_bytes().endswith(b"1,2,1000\n")
