@@ -99,7 +99,7 @@ class Workers:
         """Hand a task over, beginning the processes where there are none; never to a pool that is just being ended."""
         with self._lock:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(self.count, mp_context=_context(), initializer=_end_with_parent)
+                self._pool = ProcessPoolExecutor(self.count, mp_context=_context(), initializer=_begin)
             return self._pool.submit(function, *task)
 
 
@@ -110,6 +110,12 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def _begin() -> None:
+    """What a worker does first."""
+    system.collect_seldom()
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

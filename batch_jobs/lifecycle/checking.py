@@ -23,7 +23,7 @@ from batch_jobs.storage.shards import item_of
 from providers.connect import codec_for
 from providers.contract import Codec
 
-RANGE_BYTES = 8_000_000
+RANGE_BYTES = 4_000_000
 
 
 class Problem(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batch_jobs.arrow import integers
 from batch_jobs.models import SHEET_ROW
@@ -22,8 +22,7 @@ _FILED = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedItem:
+class PlannedItem(NamedTuple):
     """One item of the plan: where its body lies.
 
     Attributes:
@@ -40,8 +39,7 @@ class PlannedItem:
     shared: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRow:
+class PlannedRow(NamedTuple):
     """One row of the plan.
 
     Attributes:
@@ -77,7 +75,7 @@ class Place:
 def read_items(plan: Path) -> Iterator[PlannedItem]:
     """Stream the items in order."""
     for values in _stream(plan / "items.parquet", ("item", "fingerprint", "segment", "offset", "length", "shared")):
-        yield PlannedItem(*values)
+        yield PlannedItem._make(values)
 
 
 def read_fingerprints(plan: Path) -> Iterator[bytes]:
@@ -94,7 +92,7 @@ def read_rows(plan: Path, number: int | None = None) -> Iterator[PlannedRow]:
     """Stream the rows in file order: all of them, or those of one range."""
     names = ("row", "number", "item", "fingerprint", "error")
     for values in _stream(plan / "rows.parquet", names, None if number is None else [number]):
-        yield PlannedRow(*values)
+        yield PlannedRow._make(values)
 
 
 def row_ranges(plan: Path) -> list[int]:

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     Attributes:
         fingerprint: sha256 of the call, 32 bytes.
         answer: the answer as JSON text, valid against the task's schema.
-        simulated: it came from the sandbox.
+        simulated: 1 where it came from the sandbox, else 0.
         task_id: the job that paid.
         at: unix seconds.
     """
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     provider: str
     model: str
     task: str
-    simulated: bool
+    simulated: int
     input_tokens: int
     cached_tokens: int
     output_tokens: int
@@ -83,8 +83,7 @@ class CallCache:
 
     def get(self, fingerprints: Sequence[bytes]) -> dict[bytes, Answer]:
         """The answers there are."""
-        rows = map(Answer._make, self._rows(fingerprints, *answers.c))
-        return {row.fingerprint: row._replace(simulated=bool(row.simulated)) for row in rows}
+        return {row[0]: Answer._make(row) for row in self._rows(fingerprints, *answers.c)}
 
     def texts(self, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
         """Only the answers' JSON texts."""

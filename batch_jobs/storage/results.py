@@ -60,7 +60,7 @@ def result_document(answer: Answer) -> dict[str, Any]:
         "answer": orjson.loads(answer.answer),
         "provider": answer.provider,
         "model": answer.model,
-        "simulated": answer.simulated,
+        "simulated": bool(answer.simulated),
         "tokens": {
             "input": answer.input_tokens,
             "cached": answer.cached_tokens,
