@@ -57,9 +57,9 @@ class Workers:
 
     def warm(self) -> None:
         """Begin the processes now, in the background: something for them to do comes soon, in this process."""
-        with contextlib.suppress(BrokenProcessPool):  # whoever needs them is told
-            for _ in range(self.count):
-                self._submit(os.getpid)
+        with self._lock:
+            pool = self._begun()
+        threading.Thread(target=_warm, args=(pool, self.count), name="workers-warm", daemon=True).start()
 
     def close(self) -> None:
         """End the processes, whoever began them."""
@@ -98,9 +98,19 @@ class Workers:
     def _submit(self, function: Callable[..., T], *task: Any) -> Future[T]:
         """Hand a task over, beginning the processes where there are none; never to a pool that is just being ended."""
         with self._lock:
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(self.count, mp_context=_context(), initializer=_begin)
-            return self._pool.submit(function, *task)
+            return self._begun().submit(function, *task)
+
+    def _begun(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.count, mp_context=_context(), initializer=_begin)
+        return self._pool
+
+
+def _warm(pool: ProcessPoolExecutor, count: int) -> None:
+    """Begin a pool's processes; where it is ended meanwhile, or one dies, whoever needs them is told."""
+    with contextlib.suppress(BrokenProcessPool, RuntimeError):
+        for _ in range(count):
+            pool.submit(os.getpid)
 
 
 def _context() -> Any:

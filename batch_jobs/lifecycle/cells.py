@@ -6,6 +6,9 @@ items that failed, and the answers from the call cache.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +32,7 @@ from batch_jobs.render.prompts import cell_text
 from batch_jobs.storage import items
 from batch_jobs.storage.call_cache import CallCache, cache_of_worker
 from batch_jobs.storage.database import open_sqlite
+from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.ledger import Ledger
 from batch_jobs.table import Addition
@@ -44,6 +48,8 @@ REASONS = {
     Outcome.MISSING: "missing from the provider's results",
 }
 DETAIL_CHARS = 160
+HANDED_OVER = "handed-over-"
+"""How a folder begins in which workers leave what the main process takes."""
 SHOWN_FAILURES = 5
 Failures = Mapping[int, tuple[Outcome, str, str]]
 """Items without an answer: how they ended, the code, the provider's words."""
@@ -108,7 +114,7 @@ class Made(NamedTuple):
     Attributes:
         additions: what the output gives to each row.
         tally: how they came out.
-        packed: their lines in a packed segment, a table; None where the job is not packed.
+        packed: their lines in a packed segment, a table, or the file that it is in; None where the job is not packed.
     """
 
     additions: list[Addition]
@@ -147,21 +153,50 @@ def all_rows(project: Project, job: Job) -> Iterator[Made]:
         (source, number, None if firsts is None else bytes(firsts[start : start + size]))
         for number, (start, size) in enumerate(zip(starts, sizes, strict=False))
     )
-    if len(sizes) > 1:
-        yield from project.workers.run(make_range, tasks)
-    else:
+    if len(sizes) == 1:
         yield from (_made(*task, project.ledger, project.cache) for task in tasks)
+        return
+    with store_errors(source.plan), tempfile.TemporaryDirectory(prefix=HANDED_OVER, dir=source.plan) as folder:
+        for made in project.workers.run(make_range, ((*task, folder) for task in tasks)):
+            yield made if made.packed is None else made._replace(packed=_taken(made.packed))
 
 
-def make_range(source: Source, number: int, firsts: bytes | None) -> Made:
+def make_range(source: Source, number: int, firsts: bytes | None, folder: str) -> Made:
     """Make one range of rows, in a process of its own.
 
     Args:
         source: where they come from.
         number: of the range.
         firsts: a byte a row, 1 where it stands for its item and identity; None where the job is not packed.
+        folder: the packed lines are left in a file here: to send them would take as long as to make them.
     """
-    return _made(source, number, firsts, _ledger(source.ledger), cache_of_worker(source.cache))
+    made = _made(source, number, firsts, _ledger(source.ledger), cache_of_worker(source.cache))
+    return made if made.packed is None else made._replace(packed=_left(made.packed, Path(folder, str(number))))
+
+
+def _left(table: Any, path: Path) -> Path:
+    import pyarrow as pa
+
+    with store_errors(path), pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+def remove_left(plan: Path) -> None:
+    """Drop what a killed process's workers left behind; harmless where it stays."""
+    for folder in plan.glob(f"{HANDED_OVER}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _taken(path: Path) -> Any:
+    """What a worker left in a file: mapped, not read; the file is gone with it."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    with contextlib.suppress(OSError):  # the folder goes at the end
+        path.unlink()
+    return table
 
 
 @lru_cache(maxsize=4)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from batch_jobs.lifecycle.cells import RowTally, all_rows, answer_fields, answers_to, reason_of, row_cells
+from batch_jobs.lifecycle.cells import RowTally, all_rows, answer_fields, answers_to, reason_of, remove_left, row_cells
 from batch_jobs.lifecycle.filing import file_answers, pack
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.project import Project
@@ -49,6 +49,7 @@ def write_output(run: Run, job: Job) -> None:
         events.add(connection, job.task_id, EventName.JOB_DONE, data)
         write_manifest(project, job.task_id, connection)  # or the job is not done: nobody would write it later
     remove_bodies(project.workspace.plan(job.task_id))
+    remove_left(project.workspace.plan(job.task_id))
 
 
 def outcome_of(tally: RowTally) -> JobOutcome:
