@@ -24,12 +24,7 @@ T = TypeVar("T")
 AHEAD = 2
 """Tasks a worker that are begun and whose results nobody has taken yet."""
 
-PRELOADED = [
-    "pyarrow.parquet",
-    "batch_jobs.render.worker",
-    "batch_jobs.lifecycle.cells",
-    "batch_jobs.lifecycle.checking",
-]
+PRELOADED = ["batch_jobs.lifecycle.preloaded"]
 
 
 class Workers:

@@ -32,6 +32,8 @@ NAMED = {
     "batch_jobs/render/worker.py:_write_segment": ADOPTED,
     "batch_jobs/storage/segments.py:new_segment": ADOPTED,
     "batch_jobs/render/worker.py:remove_bodies": "what only served to make the shards, once the job is done",
+    "batch_jobs/lifecycle/cells.py:_taken": "what a worker left for this process, which has it now",
+    "batch_jobs/lifecycle/cells.py:remove_left": "the same, of processes that were killed",
     "providers/_transport.py:save": "raw results: temp file, sync, rename, sync of the folder",
 }
 
