@@ -15,7 +15,7 @@ from tests.contract.storage.kit import together
 WRITE = """
 import sys
 from pathlib import Path
-from batch_jobs.storage.results import result_document
+from batch_jobs.storage.call_cache import Answer, CallCache
 cache = CallCache.open(Path(sys.argv[1]))
 mine, total = int(sys.argv[2]), int(sys.argv[3])
 print("ready", flush=True)
