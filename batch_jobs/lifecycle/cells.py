@@ -156,7 +156,10 @@ def all_rows(project: Project, job: Job) -> Iterator[Made]:
     if len(sizes) == 1:
         yield from (_made(*task, project.ledger, project.cache) for task in tasks)
         return
-    with store_errors(source.plan), tempfile.TemporaryDirectory(prefix=HANDED_OVER, dir=source.plan) as folder:
+    with (
+        store_errors(source.plan),
+        tempfile.TemporaryDirectory(prefix=HANDED_OVER, dir=source.plan, ignore_cleanup_errors=True) as folder,
+    ):
         for made in project.workers.run(make_range, ((*task, folder) for task in tasks)):
             yield made if made.packed is None else made._replace(packed=_taken(made.packed))
 
