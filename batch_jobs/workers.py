@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from batch_jobs import system
@@ -24,7 +25,7 @@ T = TypeVar("T")
 AHEAD = 2
 """Tasks a worker that are begun and whose results nobody has taken yet."""
 
-PRELOADED = ["batch_jobs.lifecycle.preloaded"]
+PRELOADED = "batch_jobs.lifecycle.preloaded"
 
 
 class Workers:
@@ -34,6 +35,7 @@ class Workers:
         self.count = count or os.cpu_count() or 1
         self._lock = threading.Lock()
         self._users = 0
+        self._many = False
         self._pool: ProcessPoolExecutor | None = None
 
     @contextlib.contextmanager
@@ -50,10 +52,13 @@ class Workers:
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
+    def expect_many(self) -> None:
+        """This process lives long: have all that any step needs loaded before the first of them, however small."""
+        self._many = True
+
     def warm(self) -> None:
         """Begin the processes now, in the background: something for them to do comes soon, in this process."""
-        with self._lock:
-            pool = self._begun()
+        pool = self._begin(PRELOADED)
         threading.Thread(target=_warm, args=(pool, self.count), name="workers-warm", daemon=True).start()
 
     def close(self) -> None:
@@ -71,9 +76,12 @@ class Workers:
             SyncFailed: the disk could not make a worker's files durable; this process can't go on either.
         """
         under_way: deque[Future[T]] = deque()
+        source = iter(tasks)
+        first = list(islice(source, 2))
         with self.kept():
             try:
-                for task in tasks:
+                self._begin(PRELOADED if len(first) > 1 or self._many else function.__module__)
+                for task in chain(first, source):
                     if len(under_way) >= AHEAD * self.count:
                         yield under_way.popleft().result()
                     under_way.append(self._submit(function, *task))
@@ -93,12 +101,24 @@ class Workers:
     def _submit(self, function: Callable[..., T], *task: Any) -> Future[T]:
         """Hand a task over, beginning the processes where there are none; never to a pool that is just being ended."""
         with self._lock:
-            return self._begun().submit(function, *task)
+            pool = self._pool = self._pool or _new_pool(self.count, PRELOADED)
+            return pool.submit(function, *task)
 
-    def _begun(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.count, mp_context=_context(), initializer=_begin)
-        return self._pool
+    def _begin(self, preloaded: str) -> ProcessPoolExecutor:
+        with self._lock:
+            pool = self._pool = self._pool or _new_pool(self.count, preloaded)
+            return pool
+
+
+def _new_pool(count: int, preloaded: str) -> ProcessPoolExecutor:
+    """A pool that begins its processes as it needs them.
+
+    Args:
+        count: how many at most.
+        preloaded: the module that they are forked with. For one task only its own: a small job is done with it before
+            all the others are loaded. Where this process has forked before, what was loaded then stays.
+    """
+    return ProcessPoolExecutor(count, mp_context=_context(preloaded), initializer=_as_worker)
 
 
 def _warm(pool: ProcessPoolExecutor, count: int) -> None:
@@ -108,16 +128,16 @@ def _warm(pool: ProcessPoolExecutor, count: int) -> None:
             pool.submit(os.getpid)
 
 
-def _context() -> Any:
+def _context(preloaded: str) -> Any:
     """Never fork this process itself: it has threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([preloaded])
     return context
 
 
-def _begin() -> None:
+def _as_worker() -> None:
     """What a worker does first."""
     system.collect_seldom()
     _end_with_parent()
