@@ -26,7 +26,7 @@ FIELDS = tuple(name for name in JobForm.model_fields if name != "file")
 USUAL = {"task": "summarize", "data_case": "external_loss", "mode": "concurrent"}
 _GENERATED = re.compile(
     r"(\.incoming-)?[0-9a-f]{32}(/(upload\.(csv|tsv|psv|xlsx)|rows\.parquet|output\.(csv|tsv|psv|xlsx)|manifest\.json|job\.log"
-    r"|calls\.jsonl|(plan|prompt|round-\d+)(/.*)?))?"
+    r"|calls\.jsonl|pool\.json|(plan|prompt|round-\d+)(/.*)?))?"
 )
 
 
