@@ -175,9 +175,10 @@ def _waited_out(run: Run, shard: Shard) -> bool:
     A clock may be set forward; the uptime may stand still while the machine sleeps.
     """
     assert shard.unknown_at is not None
-    seconds, now = run.project.settings.submission.quarantine_seconds, run.project.uptime()
-    by_uptime = now - run.project.unknown_since.get(shard.shard_key, now - seconds)
-    return run.project.clock() - shard.unknown_at >= seconds and by_uptime >= seconds
+    seconds = run.project.settings.submission.quarantine_seconds
+    began = run.project.unknown_since.get(shard.shard_key)  # None: in another process
+    by_uptime = began is None or run.project.uptime() - began >= seconds
+    return by_uptime and run.project.clock() - shard.unknown_at >= seconds
 
 
 def cancel_doubles(run: Run, job: Job, shard: Shard) -> None:

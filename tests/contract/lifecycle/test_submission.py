@@ -132,14 +132,18 @@ def test_a_clock_that_is_set_forward_does_not_shorten_the_quarantine(world: Worl
     world.check(calls_billed=ITEMS)
 
 
-def test_another_process_goes_by_the_clock(world: World) -> None:
+@pytest.mark.parametrize("seconds", [QUARANTINE, 0.3])  # which no sum of times holds exactly
+def test_another_process_goes_by_the_clock(world: World, seconds: float) -> None:
     """It does not know for how long the one before it has waited, by its own uptime."""
+    settings = world.project.settings
+    submission = settings.submission.model_copy(update={"quarantine_seconds": seconds})
     world.provider.creates.append(refuse(Crash()))
     with pytest.raises(Crash):
         world.advance()
     world.sql(f"UPDATE provider_batches SET state = 'unknown', was_unknown = 1, unknown_at = {world.clock.now}")
-    world.project = replace(world.project, uptime=Clock())
-    world.clock.now += QUARANTINE
+    another = settings.model_copy(update={"submission": submission})
+    world.project = replace(world.project, settings=another, uptime=lambda: 20_000.0)
+    world.clock.now += seconds + 0.001
     world.advance()
     assert len(world.provider.posts) == 2
 
