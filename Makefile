@@ -19,7 +19,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
 
-# The long proofs: kills, storage faults and simulated jobs by the thousand. About half an hour on two cores.
+# The long proofs: kills, storage faults and simulated jobs by the thousand. About three quarters of an hour on two cores.
 soak: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --timeout 1800
 
