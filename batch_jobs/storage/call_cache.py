@@ -20,6 +20,8 @@ from batch_jobs.storage.database import execute_many, fetch_among, open_sqlite, 
 from batch_jobs.storage.schema import answers
 
 CHUNK = 5_000
+CACHE_KB = 16_000
+"""Pages of an index over a million digests are touched in no order: fewer would be read again and again."""
 
 
 class Answer(NamedTuple):
@@ -50,7 +52,7 @@ class Answer(NamedTuple):
 @lru_cache(maxsize=4)
 def cache_of_worker(path: Path) -> CallCache:
     """The cache in a worker process, opened once for all its tasks; the process it works for has made the file."""
-    return CallCache(open_sqlite(path))
+    return CallCache(open_sqlite(path, cache_kb=CACHE_KB))
 
 
 class CallCache:
@@ -62,7 +64,7 @@ class CallCache:
     @classmethod
     def open(cls, path: Path) -> CallCache:
         """Open the cache file, made when needed."""
-        engine = open_sqlite(path)
+        engine = open_sqlite(path, cache_kb=CACHE_KB)
         with reading(engine) as connection:
             made = inspect(connection).has_table(answers.name)
         if not made:

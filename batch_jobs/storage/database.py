@@ -22,8 +22,8 @@ from batch_jobs.storage.files import store_errors
 
 BUSY_SECONDS = 60
 ROWS_AT_ONCE = 10_000
-CACHE_KB = 16_000
-"""Pages of an index over a million digests are touched in no order: 2 MB, SQLite's default, would be read again."""
+CACHE_KB = 4_000
+"""Of pages that each connection keeps, where they are touched in order."""
 CHECKPOINT_PAGES = 8_000
 """32 MB: such pages are written from the log to the database once in many commits, not once in each."""
 READER = "batch_jobs_reader"
@@ -31,8 +31,13 @@ _SILENT = logging.NullHandler()
 SYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
 
 
-def open_sqlite(path: Path) -> Engine:
-    """An engine on a SQLite file; the file and its folder are made when missing."""
+def open_sqlite(path: Path, *, cache_kb: int = CACHE_KB) -> Engine:
+    """An engine on a SQLite file; the file and its folder are made when missing.
+
+    Args:
+        path: the file.
+        cache_kb: of pages that each of its connections keeps.
+    """
     with store_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     # what its pool can't undo on a broken disk is said by our errors, not by a traceback on the user's screen
@@ -49,7 +54,7 @@ def open_sqlite(path: Path) -> Engine:
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
+        connection.execute(f"PRAGMA cache_size=-{cache_kb}")
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
 
     @event.listens_for(engine, "begin")
