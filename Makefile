@@ -21,7 +21,7 @@ test: $(READY)
 
 # The long proofs: kills, storage faults and simulated jobs by the thousand. About three quarters of an hour on two cores.
 soak: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --timeout 1800
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --timeout 3600
 
 # The product against the barest program for the same work and against its peers: ten minutes on an idle machine.
 bench: $(READY)
