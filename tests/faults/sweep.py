@@ -34,7 +34,9 @@ DELAYS = 0.05, 0.6
 GROWTH, EARLY_GROWTH = 1.05, 1.7
 BEFORE_THE_FIRST_CALL = {"", "received", "planned"}
 ODDS, AGAIN_ODDS = 0.5, 0.15
-TURNS = 15
+STORIES = 8
+"""How many ways to a step are remembered: of the kills before it, some had no part in it, and some need luck."""
+TURNS = 24
 """Jobs a case, at most, after the one that is killed by the odds."""
 
 Fault = dict[str, Any]
@@ -117,7 +119,7 @@ class NamedSweep:
         self.bench, self.cases, self.seed = bench, cases, seed
         name = f"{cases[0].name.replace('/', '-')}-{seed}"
         self.done = bench.folder / f"{name}.killed"
-        self.seen: dict[str, dict[str, list[str]]] = {case.name: {} for case in cases}
+        self.seen: dict[str, dict[str, list[list[str]]]] = {case.name: {} for case in cases}
         self.total = Audit()
         self._draws = random.Random(f"steps {name}")
 
@@ -165,11 +167,13 @@ class NamedSweep:
         self.total += job.audit()
 
     def _once(self, job: KilledJob, how: str, named: dict[str, Any]) -> bool:
-        """One run; what it came to first is noted with the kills that came before it."""
+        """One run; what it came to is noted with the kills that came before it."""
         before = list(job.kills)
         ended = job.once(arm=(f"tests.faults.steps:{how}", named))
         for name in names_in(job.log):
-            self.seen[job.case.name].setdefault(name, before)
+            stories = self.seen[job.case.name].setdefault(name, [])
+            if before not in stories[-STORIES:]:
+                stories.append(before)
         return ended
 
     def until_all(self) -> None:
@@ -185,7 +189,8 @@ class NamedSweep:
                 mine = sorted(self.left & self.seen[case.name].keys())
                 if mine:
                     wanted = mine[turn % len(mine)]
-                    self.job(case, 1.0, first=self.seen[case.name][wanted][-(4**turn) :])
+                    stories = self.seen[case.name][wanted][-STORIES:]  # which of them leads there again, nobody knows
+                    self.job(case, 1.0, first=stories[-1 - turn % len(stories)][-(4**turn) :])
             if not self.left:
                 return
 
