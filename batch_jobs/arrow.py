@@ -69,20 +69,13 @@ def _bits(values: Sequence[object]) -> bytes:
 
 def line_breaks(table: Any) -> list[int]:
     r"""How many line breaks (`\n`, `\r`, `\r\n`) each row of a table of texts holds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    total = pa.repeat(pa.scalar(0, pa.int32()), table.num_rows)
+    total = [0] * table.num_rows
     for column in table.columns:
-        text = column.combine_chunks()
-        data = b"".join(buffer.to_pybytes() for buffer in text.buffers()[2:] if buffer)  # mostly there are none in it
-        if b"\n" in data:
-            total = pc.add(total, pc.count_substring(text, "\n"))
-        if b"\r" in data:
-            total = pc.add(total, pc.count_substring(text, "\r"))
-            total = pc.subtract(total, pc.count_substring(text, "\r\n"))
-    found: list[int] = total.to_pylist()
-    return found
+        data = b"".join(buffer.to_pybytes() for chunk in column.chunks for buffer in chunk.buffers()[2:] if buffer)
+        if b"\n" in data or b"\r" in data:  # mostly there are none
+            texts_of_rows = zip(total, column.to_pylist(), strict=True)
+            total = [n + text.count("\n") + text.count("\r") - text.count("\r\n") for n, text in texts_of_rows]
+    return total
 
 
 class TableReader:
