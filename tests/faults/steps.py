@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -52,7 +53,15 @@ def note(root: str, log: str) -> None:
 
 
 def kill(
-    root: str, log: str, *, done: str, seed: str, odds: float, always: Sequence[str] = (), again: str | None = None
+    root: str,
+    log: str,
+    *,
+    done: str,
+    seed: str,
+    odds: float,
+    usual: str | None = None,
+    always: Sequence[str] = (),
+    again: str | None = None,
 ) -> None:
     """Arm a run: it is killed at a step where no run before it was killed.
 
@@ -62,14 +71,19 @@ def kill(
         done: a file with the steps where runs were killed; this one's is appended.
         seed: of the draws.
         odds: of being killed when it comes to such a step; one that it passes by is left for another run.
+        usual: a file with the steps of runs that were not killed. It is certainly killed at a step that is not among
+            them: only some kills lead there, and perhaps no run ever comes there again.
         always: it is certainly killed at such a step whose name holds one of these.
         again: a step where it is killed once more, though a run was.
     """
     killed_at, draws = frozenset(names_in(Path(done))), random.Random(seed)
+    left_for_later = None if usual is None else frozenset(names_in(Path(usual)))
 
     def chosen(name: str) -> bool:
         if name in killed_at:
             return name == again
+        if left_for_later is not None and name not in left_for_later:
+            return True
         return any(part in name for part in always) or draws.random() < odds
 
     _wrap_all(_Watch(root, log, chosen, done))
@@ -89,18 +103,20 @@ class _Watch:
     chosen: Callable[[str], bool]
     done: str = ""
     seen: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, what: str, when: str) -> None:
         place = _place()
         if place is None:
             return
         name = f"{what} {place} {when}"
-        if name not in self.seen:
-            self.seen.add(name)
-            append(self.log, name)
-        if self.chosen(name):
-            append(self.done, name)
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self.lock:  # no other thread notes a step while this one is being killed at its own
+            if name not in self.seen:
+                self.seen.add(name)
+                append(self.log, name)
+            if self.chosen(name):
+                append(self.done, name)
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def append(path: str, name: str) -> None:

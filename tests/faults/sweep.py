@@ -34,8 +34,6 @@ DELAYS = 0.05, 0.6
 GROWTH, EARLY_GROWTH = 1.05, 1.7
 BEFORE_THE_FIRST_CALL = {"", "received", "planned"}
 ODDS, AGAIN_ODDS = 0.5, 0.15
-STORIES = 8
-"""How many ways to a step are remembered: of the kills before it, some had no part in it, and some need luck."""
 TURNS = 24
 """Jobs a case, at most, after the one that is killed by the odds."""
 
@@ -118,8 +116,8 @@ class NamedSweep:
     def __init__(self, bench: Bench, cases: Sequence[Case], seed: int) -> None:
         self.bench, self.cases, self.seed = bench, cases, seed
         name = f"{cases[0].name.replace('/', '-')}-{seed}"
-        self.done = bench.folder / f"{name}.killed"
-        self.seen: dict[str, dict[str, list[list[str]]]] = {case.name: {} for case in cases}
+        self.done, self.usual = bench.folder / f"{name}.killed", bench.folder / f"{name}.usual"
+        self.seen: dict[str, set[str]] = {case.name: set() for case in cases}
         self.total = Audit()
         self._draws = random.Random(f"steps {name}")
 
@@ -140,57 +138,47 @@ class NamedSweep:
             while not self._once(job, "note", {}):
                 assert job.runs < 6, job.story("is not done")
             self.total += job.audit()
-        return set().union(*self.seen.values())
+        found = set().union(*self.seen.values())
+        self.usual.write_text("".join(f"{name}\n" for name in sorted(found)))
+        return found
 
-    def job(self, case: Case, odds: float, *, first: Sequence[str] = (), always: Sequence[str] = ()) -> None:
+    def job(self, case: Case, odds: float, *, always: Sequence[str] = ()) -> None:
         """One job, killed at steps where none was before; sometimes the run after a kill is killed there again.
 
         Args:
             case: of the job.
             odds: see `steps.kill`.
-            first: it is killed at these on the way, in this order, even though runs were.
             always: see `steps.kill`.
         """
-        job, repeated = KilledJob(self.bench, case), list(first)
+        job, again = KilledJob(self.bench, case), None
         for _ in range(RUNS):
-            seed, again = f"{self.seed} {case.name} {self._draws.random()}", repeated[0] if repeated else None
+            seed, usual = f"{self.seed} {case.name} {self._draws.random()}", str(self.usual)
             named = {"done": str(self.done), "seed": seed, "odds": odds, "always": always, "again": again}
-            if self._once(job, "kill", named):
+            if self._once(job, "kill", {**named, "usual": usual if self.usual.exists() else None}):
                 break
-            last = job.kills[-1] if job.kills else None
-            if again is not None and (last == again or not first):
-                del repeated[0]
-            elif again is None and last is not None and self._draws.random() < AGAIN_ODDS:
-                repeated = [last]
+            again = job.kills[-1] if job.kills and again is None and self._draws.random() < AGAIN_ODDS else None
         else:
             raise AssertionError(job.story(f"is not done after {RUNS} runs"))
         self.total += job.audit()
 
     def _once(self, job: KilledJob, how: str, named: dict[str, Any]) -> bool:
-        """One run; what it came to is noted with the kills that came before it."""
-        before = list(job.kills)
         ended = job.once(arm=(f"tests.faults.steps:{how}", named))
-        for name in names_in(job.log):
-            stories = self.seen[job.case.name].setdefault(name, [])
-            if before not in stories[-STORIES:]:
-                stories.append(before)
+        self.seen[job.case.name].update(names_in(job.log))
         return ended
 
     def until_all(self) -> None:
         """Go on until a run was killed at every step that any run has come to.
 
-        Some steps can be killed at only once in a job, because the next run has no more need of them; and some are
-        only there after kills at others, so those are repeated, the last ones first.
+        A step that only some kills lead to is killed at when a run first comes to it. The others, which runs without
+        a kill come to, are left to the odds first, so that the kills of a job fall in many ways; but some can be
+        killed at only once in a job, because the next run has no more need of them, so there are further jobs.
         """
         for case in self.cases:
             self.job(case, ODDS)
-        for turn in range(TURNS):
+        for _ in range(TURNS):
             for case in self.cases:
-                mine = sorted(self.left & self.seen[case.name].keys())
-                if mine:
-                    wanted = mine[turn % len(mine)]
-                    stories = self.seen[case.name][wanted][-STORIES:]  # which of them leads there again, nobody knows
-                    self.job(case, 1.0, first=stories[-1 - turn % len(stories)][-(4**turn) :])
+                if self.left & self.seen[case.name]:
+                    self.job(case, 1.0)
             if not self.left:
                 return
 
