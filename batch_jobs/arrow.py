@@ -35,10 +35,11 @@ def texts(values: Sequence[str | None]) -> Any:
 
 
 def integers(values: Sequence[int]) -> Any:
-    """An int64 column."""
+    """An int64 column; of a numpy array of such integers, without a copy."""
     import pyarrow as pa
 
-    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(array("q", values))])
+    data = values if hasattr(values, "dtype") else array("q", values)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(data)])
 
 
 def digests(values: Sequence[bytes | None]) -> Any:

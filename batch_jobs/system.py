@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import os
 import subprocess
 import sys
@@ -64,14 +63,6 @@ _failed_sync: str | None = None
 """Where a sync of this process failed. It belongs to the process, as its page cache does: after a failed fsync the
 kernel may call pages clean that it has lost, so a second try would succeed and mean nothing (PostgreSQL, "PANIC on
 fsync() failure", 2018). So from then on nothing is called durable, and the next process goes on from what is."""
-
-
-def collect_seldom() -> None:
-    """Let this process make lists of thousands of rows without looking for cycles in them again and again.
-
-    After 50,000 new objects instead of 700: it saves a sixth of the time that a row takes.
-    """
-    gc.set_threshold(50_000, 10, 10)
 
 
 def require_durable() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 
@@ -85,18 +84,6 @@ class Row(NamedTuple):
     cells: tuple[str, ...]
 
 
-class Block(NamedTuple):
-    """Data rows that follow each other, column by column.
-
-    Attributes:
-        numbers: of the rows, as in `Row`.
-        columns: the cells of each column, as many as there are numbers.
-    """
-
-    numbers: Sequence[int]
-    columns: Sequence[Sequence[str]]
-
-
 class Addition(NamedTuple):
     """What the output gives to one row.
 
@@ -107,13 +94,6 @@ class Addition(NamedTuple):
 
     cells: Sequence[str]
     lines: int = 1
-
-
-def blocks_of(rows: Iterable[Row], size: int) -> Iterator[Block]:
-    """Gather rows into blocks of `size`, the last one smaller."""
-    source = iter(rows)
-    while group := list(islice(source, size)):
-        yield Block([row.number for row in group], list(zip(*(row.cells for row in group), strict=True)))
 
 
 class Table(Protocol):
@@ -130,8 +110,10 @@ class Table(Protocol):
         """
         ...
 
-    def blocks(self, size: int) -> Iterator[Block]:
-        """The same rows in blocks of `size`, the last one smaller; the quickest way through the table.
+    def blocks(self, size: int) -> Iterator[Any]:
+        """The same rows as Arrow tables of `size` rows, the last one smaller; the quickest way through the table.
+
+        Their columns: the numbers under the name SHEET_ROW, then a column of texts each.
 
         Raises:
             FileRefused: as `rows`.

@@ -54,7 +54,7 @@ def run_server(project: Project, host: str, port: int, keys: Collection[bytes]) 
         SyncFailed: the disk could not make data durable; another process has to go on.
     """
     check_address(host, keys)
-    project.workers.expect_many()
+    project.workers.apart = True
     config = uvicorn.Config(
         create_app(project, keys),
         host=host,

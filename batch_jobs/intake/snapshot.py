@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from batch_jobs.arrow import integers, texts
 from batch_jobs.errors import FileRefused
 from batch_jobs.models import SHEET_ROW
-from batch_jobs.table import Block, Table
+from batch_jobs.table import Table
 
 GROUP_ROWS = 5_000
 """Rows of a range: what a worker renders, or writes, at once; its memory goes with it."""
@@ -36,19 +34,12 @@ def write_snapshot(table: Table, target: Path, filename: str) -> int:
     under_way: Future[None] | None = None
     with pq.ParquetWriter(target, schema, compression="zstd") as writer, ThreadPoolExecutor(1, "snapshot") as thread:
         for block in table.blocks(GROUP_ROWS):
-            group = _arrow(block, schema)
             if under_way is not None:
                 under_way.result()
-            under_way = thread.submit(writer.write_table, group)
-            total += len(block.numbers)
+            under_way = thread.submit(writer.write_table, block)
+            total += block.num_rows
         if under_way is not None:
             under_way.result()
     if total == 0:
         raise FileRefused("it has a header but no rows", file=filename, fix="Add the rows, then upload it again")
     return total
-
-
-def _arrow(block: Block, schema: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.Table.from_arrays([integers(block.numbers), *map(texts, block.columns)], schema=schema)

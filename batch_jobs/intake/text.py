@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from batch_jobs.arrow import integers
 from batch_jobs.errors import FileRefused
+from batch_jobs.intake.blocks import blocks_of, regrouped
 from batch_jobs.intake.dialect import (
     DELIMITERS,
     MAX_RECORD_CHARS,
@@ -28,8 +30,9 @@ from batch_jobs.intake.dialect import (
     open_decoded,
     sep_delimiter,
 )
-from batch_jobs.intake.quick import Doubtful, quick_records
-from batch_jobs.table import Block, FileKind, IntakeLimits, Row, TableFormat, blocks_of
+from batch_jobs.intake.quick import Doubtful, Layout, quick_records
+from batch_jobs.models import SHEET_ROW
+from batch_jobs.table import FileKind, IntakeLimits, Row, TableFormat
 
 MAX_RAGGED_ROWS = 1_000
 _CLOSE_QUOTES = 'Quote the whole cell and double every " inside it, or save the table again from the spreadsheet'
@@ -192,7 +195,7 @@ class TextTable:
                     ragged.add(number, len(cells))
         ragged.refuse_if_any()
 
-    def blocks(self, size: int) -> Iterator[Block]:
+    def blocks(self, size: int) -> Iterator[Any]:
         """The same rows in blocks, by the quick pass for as long as there is no doubt.
 
         Raises:
@@ -200,39 +203,24 @@ class TextTable:
         """
         taken = 0
         try:
-            for block in self._quick_blocks(size):
-                taken += len(block.numbers)
+            for block in regrouped(self._quick_tables(), size):
+                taken += block.num_rows
                 if taken > self._limits.max_rows:
                     raise self._too_many_rows()
                 yield block
         except Doubtful:
-            yield from blocks_of(islice(self.rows(), taken, None), size)
+            yield from blocks_of(islice(self.rows(), taken, None), self.columns, size)
 
-    def _quick_blocks(self, size: int) -> Iterator[Block]:
-        header_seen = False
-        with open_decoded(self._path, Encoding(self.format.encoding, self.format.bom)) as stream:
-            for first, cells in quick_records(stream, self.format.delimiter, size):
-                numbers: Sequence[int] = range(first, first + len(cells))
-                if not (header_seen and all(map(any, cells))):
-                    filled = [n for n, record in enumerate(cells) if any(record)]
-                    kept = filled if header_seen else filled[1:]
-                    header_seen = header_seen or bool(filled)
-                    numbers, cells = [first + n for n in kept], [cells[n] for n in kept]
-                if cells:
-                    yield Block(numbers, self._columns_of(cells))
+    def _quick_tables(self) -> Iterator[Any]:
+        import pyarrow as pa
 
-    def _columns_of(self, cells: list[list[str]]) -> list[tuple[str, ...]]:
-        """Turn records into columns.
-
-        Raises:
-            Doubtful: a record is not as wide as the header, or a cell is too long.
-        """
-        if set(map(len, cells)) != {len(self.columns)}:
-            raise Doubtful
-        columns = list(zip(*cells, strict=True))
-        if max(max(map(len, column)) for column in columns) > self._limits.max_cell_chars:
-            raise Doubtful
-        return columns
+        encoding, names = Encoding(self.format.encoding, self.format.bom), [SHEET_ROW, *self.columns]
+        layout = Layout(encoding, self.format.delimiter, len(self.columns), self._limits.max_cell_chars)
+        header = 1
+        for numbers, cells in quick_records(self._path, layout):
+            table = pa.Table.from_arrays([integers(numbers), *cells.columns], names)
+            yield table.slice(header)
+            header = 0
 
     def _reader(self, stream: io.TextIOBase) -> RecordReader:
         return RecordReader(

@@ -13,17 +13,18 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
 from batch_jobs.errors import FileRefused
+from batch_jobs.intake.blocks import blocks_of
 from batch_jobs.intake.text import column_letter
 from batch_jobs.intake.xlsx_package import Package
 from batch_jobs.intake.xlsx_values import FORBIDDEN, CellValue, as_text
 from batch_jobs.intake.xlsx_walk import SheetWalk, column_number
 from batch_jobs.intake.xlsx_workbook import SheetPart, Workbook, check_xml, read_workbook, shared_sizes
 from batch_jobs.intake.xlsx_zip import add_packed
-from batch_jobs.table import Block, FileKind, IntakeLimits, Row, TableFormat, blocks_of
+from batch_jobs.table import FileKind, IntakeLimits, Row, TableFormat
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -88,9 +89,9 @@ class XlsxTable:
         if missing is not None:
             raise self._ambiguous(missing)
 
-    def blocks(self, size: int) -> Iterator[Block]:
+    def blocks(self, size: int) -> Iterator[Any]:
         """The same rows in blocks."""
-        return blocks_of(self.rows(), size)
+        return blocks_of(self.rows(), self.columns, size)
 
     def _ambiguous(self, number: int) -> FileRefused:
         problem = "the row can't be read without guessing: it is blank by one reading and not by another"

@@ -1,8 +1,12 @@
-"""Rendering by many processes: one task a row group; a dead worker is an error, what is finished is kept."""
+"""Rendering by many processes: one task a row group; a dead worker is an error, what is finished is kept.
+
+A single row group is rendered at once, in this process: to begin another one takes longer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import starmap
 
 from batch_jobs.errors import RenderFailed, WorkerDied
 from batch_jobs.render.spec import RenderSpec
@@ -34,8 +38,9 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None], workers: Worke
     with store_errors(spec.plan):
         spec.plan.mkdir(parents=True, exist_ok=True)
     tasks = ((spec, group, sum(sizes[:group])) for group in range(len(sizes)))
+    at_once = len(sizes) == 1 and not workers.apart
     try:
-        for rows in workers.run(render_segment, tasks):
+        for rows in starmap(render_segment, tasks) if at_once else workers.run(render_segment, tasks):
             progress(rows)
     except WorkerDied as error:
         raise RenderFailed(

@@ -115,9 +115,9 @@ def make_spec(
     return replace(spec, **changes)
 
 
-def by_pool(spec: RenderSpec) -> Plan:
+def by_pool(spec: RenderSpec, workers: Workers | None = None) -> Plan:
     """Render by the real process pool."""
-    render_all(spec, lambda _: None, Workers())
+    render_all(spec, lambda _: None, workers or Workers())
     join_items(spec.plan)
     return Plan(spec)
 

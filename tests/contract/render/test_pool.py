@@ -12,6 +12,7 @@ from batch_jobs.errors import BatchJobsError, RenderFailed
 from batch_jobs.models import Dialect, Parameters
 from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
+from batch_jobs.render.spec import RenderSpec
 from batch_jobs.render.worker import bodies_path, index_path, render_segment
 from batch_jobs.workers import Workers
 from tests.contract.render.kit import Plan, by_pool, in_process, make_spec
@@ -133,8 +134,22 @@ def test_a_disk_that_can_not_be_written_is_an_error_of_ours(tmp_path: Path) -> N
         render_segment(spec, 0, 0)
 
 
-def test_prompts_are_rendered_outside_this_process(tmp_path: Path) -> None:
-    spec = make_spec(tmp_path, {"what": ["a"]})
+def rendered_in(spec: RenderSpec, workers: Workers) -> set[str]:
+    """The ids of the processes in which a prompt was called."""
     prompt = spec.prompt_folder / spec.prompt_file
     prompt.write_text(prompt.read_text().replace('f"[{what}]"', "str(os.getpid())"))
-    assert by_pool(spec).texts() != [str(os.getpid())]
+    return set(by_pool(spec, workers).texts())
+
+
+def test_many_rows_are_rendered_in_other_processes(tmp_path: Path) -> None:
+    assert str(os.getpid()) not in rendered_in(make_spec(tmp_path, {"what": ["a", "b"]}, group_rows=1), Workers())
+
+
+def test_a_range_alone_is_rendered_at_once_in_this_process(tmp_path: Path) -> None:
+    assert rendered_in(make_spec(tmp_path, {"what": ["a", "b"]}), Workers()) == {str(os.getpid())}
+
+
+def test_where_prompts_have_to_stay_apart_no_range_is_rendered_in_this_process(tmp_path: Path) -> None:
+    workers = Workers()
+    workers.apart = True
+    assert str(os.getpid()) not in rendered_in(make_spec(tmp_path, {"what": ["a"]}), workers)

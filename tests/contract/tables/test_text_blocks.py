@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake import quick
+from batch_jobs.intake.dialect import Encoding
 from batch_jobs.intake.text import TextTable, open_text
+from batch_jobs.models import SHEET_ROW
 from batch_jobs.table import IntakeLimits, Row
 
 LIMITS = IntakeLimits(max_bytes=10**7, max_rows=1_000, max_columns=50, max_cell_chars=500)
@@ -21,12 +24,10 @@ PIECES = st.sampled_from(
 
 def rows_of(table: TextTable, size: int) -> list[Row]:
     blocks = list(table.blocks(size))
-    assert all(len(block.numbers) == len(column) for block in blocks for column in block.columns)
-    return [
-        Row(number, cells)
-        for block in blocks
-        for number, cells in zip(block.numbers, zip(*block.columns, strict=True), strict=True)
-    ]
+    assert all(block.num_rows == size for block in blocks[:-1])
+    assert all(block.column_names == [SHEET_ROW, *table.columns] for block in blocks)
+    by_column = ([column.to_pylist() for column in block.columns] for block in blocks)
+    return [Row(n, tuple(cells)) for columns in by_column for n, *cells in zip(*columns, strict=True)]
 
 
 def taken(path: Path, size: int | None) -> list[Row] | str:
@@ -38,12 +39,13 @@ def taken(path: Path, size: int | None) -> list[Row] | str:
         return str(refused)
 
 
+@settings(max_examples=400, deadline=None)
 @given(st.lists(PIECES, max_size=60).map("".join), st.integers(1, 5))
 def test_both_passes_agree_on_any_text(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
     path = tmp_path_factory.mktemp("t") / "t.csv"
     path.write_text(f"one,two\n1,2\n{text}", encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quick, "PIECE_CHARS", 7)
+        patch.setattr(quick, "PIECE_BYTES", 7)
         assert taken(path, size) == taken(path, None)
 
 
@@ -56,16 +58,26 @@ def test_numbers_count_blank_rows_and_no_sep_line(tmp_path: Path) -> None:
 
 def test_a_quote_that_is_never_closed_is_not_read_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick, "MAX_RECORD_CHARS", 1_000)
-    monkeypatch.setattr(quick, "PIECE_CHARS", 100)
+    monkeypatch.setattr(quick, "PIECE_BYTES", 100)
     path = tmp_path / "t.csv"
     path.write_text('one,two\n1,2\n3,"' + "four\n" * 10_000)
-    with path.open(newline="") as stream:
-        seen = 0
-        with pytest.raises(quick.Doubtful):
-            for records in quick.quick_records(stream, ",", 1):
-                seen += len(records.cells)
-        assert seen == 2
-        assert stream.tell() < 5_000
+    read = 0
+
+    def watched(path: Path, encoding: Encoding) -> io.TextIOWrapper:
+        return io.TextIOWrapper(Counted(path.open("rb")))
+
+    class Counted(io.BufferedReader):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal read
+            read += size or 0
+            return super().read(size)
+
+    monkeypatch.setattr(quick, "open_decoded", watched)
+    rows = 0
+    with pytest.raises(quick.Doubtful):
+        for records in quick.quick_records(path, quick.Layout(Encoding("utf-8"), ",", 2, 500)):
+            rows += len(records.numbers)
+    assert (rows, read < 5_000) == (2, True)
 
 
 @pytest.mark.parametrize("size", [1, 3, 10_000])

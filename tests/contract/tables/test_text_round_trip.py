@@ -93,7 +93,7 @@ def test_round_trip(folder: Path, delimiter: str, codec: str, bom: bool, data: s
     assert (table.format.encoding, table.format.bom, table.format.delimiter) == (codec, bom, delimiter)
     filled = [(number, tuple(cells)) for number, cells in enumerate(file.records, 1) if any(cells)][1:]
     assert [tuple(row) for row in table.rows()] == filled
-    assert sum(len(block.numbers) for block in table.blocks(3)) == len(filled)
+    assert sum(block.num_rows for block in table.blocks(3)) == len(filled)
 
     cell = st.text(alphabet=alphabet, max_size=12)
     ours = data.draw(st.lists(st.lists(cell, min_size=2, max_size=2), min_size=len(filled), max_size=len(filled)))
@@ -126,7 +126,7 @@ def test_anything_is_refused_by_name_or_comes_back_as_it_was(folder: Path, conte
     try:
         table = open_text(upload, filename="losses.csv", limits=LIMITS)
         count = len(list(table.rows()))
-        assert sum(len(block.numbers) for block in table.blocks(2)) == count
+        assert sum(block.num_rows for block in table.blocks(2)) == count
     except FileRefused as error:
         assert error.message.startswith("losses.csv")
     else:
