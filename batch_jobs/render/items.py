@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batch_jobs.arrow import integers
-from batch_jobs.models import SHEET_ROW
-from batch_jobs.render.query import plan_query
-
 BATCH_ROWS = 10_000
-_FILED = """
-    SELECT r.item, r.identity, r.alternate, r.fingerprint, s.*
-    FROM (SELECT item, identity, any_value(alternate) AS alternate, any_value(fingerprint) AS fingerprint,
-                 min(number) AS number
-          FROM read_rows WHERE item IS NOT NULL GROUP BY item, identity) r
-    JOIN read_snapshot s ON s.{sheet_row} = r.number ORDER BY r.item, r.identity
-"""
 
 
 class PlannedItem(NamedTuple):
@@ -103,21 +92,36 @@ def row_ranges(plan: Path) -> list[int]:
     return [int(metadata.row_group(number).num_rows) for number in range(metadata.num_row_groups)]
 
 
-def read_places(plan: Path, snapshot: Path, items: list[int] | None = None) -> Iterator[Place]:
-    """Stream where the answers of `items` (None: all) are filed, one place per item and identity."""
-    import pyarrow as pa
+def read_places(plan: Path, snapshot: Path, items: Collection[int] | None = None) -> Iterator[Place]:
+    """Stream where the answers of `items` (None: all) are filed, one place per item and identity.
 
-    names, cells_of = _snapshot(snapshot)
-    tables = {"read_rows": [plan / "rows.parquet"], "read_snapshot": cells_of}
-    query = _FILED.format(sheet_row=SHEET_ROW)
-    if items is not None:
-        tables["wanted"] = pa.Table.from_arrays([integers(items)], ["item"])
-        query = query.replace("WHERE item IS NOT NULL", "WHERE item IN (SELECT item FROM wanted)")
-    with plan_query(plan, **tables) as connection:
-        result = connection.execute(query)
-        while batch := result.fetchmany(BATCH_ROWS):
-            for item, identity, alternate, fingerprint, _, *cells in batch:
-                yield Place(item, identity, alternate, fingerprint, dict(zip(names, cells, strict=True)))
+    In the order of the first row of each; plan and snapshot are kept in the same ranges of rows. What was given is
+    remembered, in 200 bytes a place: for jobs that are filed in folders, which have few.
+    """
+    import pyarrow.parquet as pq
+
+    wanted = None if items is None else frozenset(items)
+    seen: set[tuple[int, str]] = set()
+    with pq.ParquetFile(plan / "rows.parquet") as rows, pq.ParquetFile(snapshot) as cells:
+        for number in range(rows.num_row_groups):
+            item_of = _columns(rows, number, "item")[0]
+            chosen = [n for n, item in enumerate(item_of) if item is not None and (wanted is None or item in wanted)]
+            if chosen:
+                yield from _places(rows, cells, number, chosen, seen)
+
+
+def _places(rows: Any, cells: Any, number: int, chosen: list[int], seen: set[tuple[int, str]]) -> Iterator[Place]:
+    """The places that the chosen rows of a range are the first of."""
+    columns = _columns(rows, number, "item", "identity", "alternate", "fingerprint")
+    _, *inputs = cells.read_row_group(number, use_threads=False).columns
+    names = cells.schema_arrow.names[1:]
+    details = list(zip(*(column.to_pylist() for column in inputs), strict=True))
+    for position in chosen:
+        item, identity, alternate, fingerprint = (column[position] for column in columns)
+        if (item, identity) not in seen:
+            seen.add((item, identity))
+            texts = dict(zip(names, details[position], strict=True))
+            yield Place(item, identity, alternate, fingerprint, texts)
 
 
 def figures(plan: Path) -> tuple[int, int]:
@@ -134,16 +138,10 @@ def first_errors(plan: Path, limit: int = 5) -> list[tuple[int, str]]:
     return list(islice(((int(number), str(error)) for number, error in rows if error is not None), limit))
 
 
-def _snapshot(path: Path) -> tuple[list[str], Any]:
-    """The names of the snapshot's columns, and its rows under names of ours: a user's may mean something to a tool."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(path)
-    fields = list(file.schema_arrow)
-    plain = pa.schema([(SHEET_ROW if n == 0 else f"c{n}", field.type) for n, field in enumerate(fields)])
-    batches = (pa.RecordBatch.from_arrays(batch.columns, schema=plain) for batch in file.iter_batches(BATCH_ROWS))
-    return [field.name for field in fields[1:]], pa.RecordBatchReader.from_batches(plain, batches)
+def _columns(file: Any, number: int, *names: str) -> list[list[Any]]:
+    """Columns of one range, as lists; by no thread, as each would keep a heap of its own."""
+    table = file.read_row_group(number, columns=list(names), use_threads=False)
+    return [table.column(name).to_pylist() for name in names]
 
 
 def _stream(path: Path, columns: tuple[str, ...], groups: list[int] | None = None) -> Iterator[tuple[Any, ...]]:

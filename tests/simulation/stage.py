@@ -31,13 +31,11 @@ from batch_jobs.lifecycle import (
     check_plan,
     checking,
     concurrent,
-    filing,
     merge,
     passes,
 )
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
 from batch_jobs.lifecycle.pool import calls as pool_calls
-from batch_jobs.render.items import Place, read_places
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import claims, events, jobs, leases
 from tests.simulation.faults import Fault
@@ -182,7 +180,6 @@ def _make_cheap(patch: pytest.MonkeyPatch) -> None:
     """
     patch.setattr(logging.getLogger(ROOT_LOGGER), "propagate", False)  # each job has its own log file all the same
     patch.setattr(leases, "threading", SimpleNamespace(Thread=NoThread, Event=threading.Event))
-    patch.setattr(filing, "read_places", _read_once(read_places))
     prompts = lru_cache(load_prompt)
     for user in (merge, checking):
         patch.setattr(user, "kept_prompt", prompts)
@@ -191,18 +188,6 @@ def _make_cheap(patch: pytest.MonkeyPatch) -> None:
     shared = duckdb.connect(config={"threads": 1})
     patch.setattr(duckdb, "connect", lambda *_, **__: shared.cursor())
     patch.setattr(check_databases, "open_read_only", lru_cache(check_databases.open_read_only))
-
-
-def _read_once(read: Callable[..., Iterator[Place]]) -> Any:
-    known: dict[tuple[Path, tuple[int, ...] | None], list[Place]] = {}
-
-    def places(plan: Path, snapshot: Path, chosen: list[int] | None = None) -> Iterator[Place]:
-        key = plan, tuple(chosen) if chosen is not None else None
-        if key not in known:
-            known[key] = list(read(plan, snapshot, chosen))
-        yield from known[key]
-
-    return places
 
 
 def _queried_once(query_parquet: Callable[..., Iterator[tuple[Any, ...]]]) -> Any:

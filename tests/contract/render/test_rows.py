@@ -105,6 +105,7 @@ STRANGE_NAMES = [
     ["what", 'say "x"', "it's", "a;b", "--", "/* */", "100%", "{x}", "{sheet_row}", "a\nb", "\t"],
     ["what", "事故", "größe", "GRÖSSE", "🙂", "e\u0301", "é", " ", "what "],
     ["what", SHEET_ROW.upper(), "__Sheet_Row__"],
+    ["what", "a.b", "a", "a.b.c", ".", "b."],
     ["what", "rowid", "select", "filename", "file_row_number", "__fragment_index", "__filename", "segment", "what_1"],
 ]
 
