@@ -59,6 +59,23 @@ def _unlock(handle: IO[bytes]) -> None:
     msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
 
 
+GLIBC_MMAP_THRESHOLD = -3
+LARGE_BYTES = 256 * 1024
+
+
+def give_memory_back() -> None:
+    """Let every freed block of 256 KB or more go back to the system at once; a no-op beside glibc.
+
+    By itself glibc raises that size to the largest block that was ever freed, up to 32 MB; what is smaller then stays,
+    in pieces, with a process that goes on to something else. See mallopt(3), M_MMAP_THRESHOLD.
+    """
+    if WINDOWS:
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(GLIBC_MMAP_THRESHOLD, LARGE_BYTES)
+
+
 _failed_sync: str | None = None
 """Where a sync of this process failed. It belongs to the process, as its page cache does: after a failed fsync the
 kernel may call pages clean that it has lost, so a second try would succeed and mean nothing (PostgreSQL, "PANIC on

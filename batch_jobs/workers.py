@@ -13,9 +13,10 @@ import multiprocessing.connection
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import starmap
 from typing import Any, TypeVar
 
 from batch_jobs import system
@@ -70,13 +71,23 @@ class Workers:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    def run(
+        self, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], *, here: bool = False
+    ) -> Generator[T, None, None]:
         """Yield `function(*task)` for each task, in order; only a few results wait to be taken.
+
+        Args:
+            function: of a module, as it travels by its name.
+            tasks: its arguments.
+            here: it is not worth a process: do it in this one.
 
         Raises:
             WorkerDied: a process ended in the middle of its task.
             SyncFailed: the disk could not make a worker's files durable; this process can't go on either.
         """
+        if here:
+            yield from starmap(function, tasks)
+            return
         under_way: deque[Future[T]] = deque()
         with self.kept():
             try:

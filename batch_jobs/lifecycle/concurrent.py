@@ -25,11 +25,11 @@ from batch_jobs.lifecycle.pool.calls import Pool, Settled, Way
 from batch_jobs.lifecycle.pool.retries import Call
 from batch_jobs.lifecycle.pool.tell import Teller
 from batch_jobs.lifecycle.pool.tracker import Tracker
-from batch_jobs.lifecycle.rounds import body_of, planned_items
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.sharing import claim_calls
 from batch_jobs.models import ItemResult, Phase
 from batch_jobs.render.bodies import BYTES_PER_TOKEN, BodyReader
+from batch_jobs.render.items import read_chosen
 from batch_jobs.storage import items, jobs
 from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
@@ -152,8 +152,8 @@ def _artefacts(run: Run, job: Job) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 def _calls(run: Run, job: Job, waiting: list[int], reader: BodyReader, codec: Codec, log: IO[bytes]) -> Iterator[Call]:
     task = pick("task", job.task, run.project.settings.tasks)
     kept = run.project.gates.kept.pop(job.task_id, {})
-    for planned in planned_items(run, job, waiting):
-        body = body_of(reader, codec, job, planned, None)
+    for planned in read_chosen(run.project.workspace.plan(job.task_id), waiting):
+        body = reader.read(planned)
         log.write(codec.encode_line(f"{job.task_id}-c{planned.item}", body))
         tokens = len(body) / BYTES_PER_TOKEN + task.expected_output_tokens
         yield kept.get(planned.item) or Call(planned.item, body, tokens)

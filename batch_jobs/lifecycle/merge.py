@@ -278,7 +278,7 @@ def _ids(run: Run, checks: Checks, ranges: Sequence[Range], inside: Collection[i
     answered, problems, lines = list[list[int]](), list[Problem](), 0
     seen, doubled = set[int](), set[int]()
     tasks = ((checks, part) for part in ranges)
-    for ids in run.project.workers.run(read_ids, tasks) if are_many(ranges) else starmap(read_ids, tasks):
+    for ids in run.project.workers.run(read_ids, tasks, here=not are_many(ranges)):
         asked = [item for item in ids.items if item in inside]
         others = zip(ids.items, ids.numbers, strict=True) if len(asked) < len(ids.items) else ()
         nobodys = [unknown_id(n, shards.custom_id(checks.shard_key, i)) for i, n in others if i not in inside]

@@ -94,10 +94,7 @@ def plan_job(run: Run, job: Job) -> None:
 
     count(0)
     ranges = render_all(spec, count, project.workers)
-    if ranges > 1:
-        list(project.workers.run(join_items, [(spec.plan,)]))
-    else:
-        join_items(spec.plan)
+    list(project.workers.run(join_items, [(spec.plan,)], here=ranges == 1))
     known = _known_items(project, spec)
     chosen = _figures(project, job, spec, known)
     planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)

@@ -5,23 +5,24 @@ What another job of the store has got answered meanwhile is adopted; what anothe
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+from batch_jobs.intake.snapshot import GROUP_ROWS
 from batch_jobs.lifecycle.admission import shard_limits
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.sharing import Overtaken, Sorted, adopt, sort_out, still_free, tell_waits
-from batch_jobs.models import EventName, Outcome, ShardState
-from batch_jobs.render.bodies import BodyReader, cut, tokens_of
-from batch_jobs.render.items import PlannedItem, read_items
+from batch_jobs.models import EventName, ShardState
+from batch_jobs.render.bodies import cut
+from batch_jobs.render.items import read_lengths
+from batch_jobs.render.shard_file import ShardOrder, Written, write_shard
 from batch_jobs.storage import events, items, shards
-from batch_jobs.storage.files import atomic_file, sha256_of
-from batch_jobs.storage.items import ItemRecord
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard, custom_id, key_of
 from providers.connect import codec_for
-from providers.contract import Codec
+from providers.contract import Limits
 
 
 def open_round(run: Run, job: Job) -> Sorted:
@@ -43,82 +44,76 @@ def open_round(run: Run, job: Job) -> Sorted:
 
 
 def _make_shards(run: Run, job: Job, waiting: Sequence[int]) -> None:
+    """Write the files, several at once where there are many rows; then record each, in order."""
     if not waiting:
         return
-    project, made = run.project, 0
+    project = run.project
     with project.ledger.read() as connection:
-        next_shard = len(shards.of_job(connection, job.task_id, job.round))
+        first = len(shards.of_job(connection, job.task_id, job.round))
         limits = shard_limits(project, connection, job)
+        widened = items.truncated(connection, job.task_id) if job.round else frozenset[int]()
+    parts = enumerate(_cut(run, job, limits, waiting), first)
+    orders = [_order(run, job, number, part, widened) for number, part in parts]
+    here = len(waiting) <= GROUP_ROWS
+    with closing(project.workers.run(write_shard, ((order,) for order in orders), here=here)) as written:
+        for number, (order, file) in enumerate(zip(orders, written, strict=True), first):
+            _record(run, job, number, order, file)
+
+
+def _cut(run: Run, job: Job, limits: Limits, waiting: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut items into shards."""
     codec = codec_for(run.project.entry(job.provider).dialect, job.endpoint)
     overhead = len(codec.encode_line(custom_id(key_of(job.task_id, job.round, 9999), waiting[-1]), b""))
-    sizes = (planned.length + overhead for planned in planned_items(run, job, waiting))
-    with closing(planned_items(run, job, waiting)) as source, BodyReader(project.workspace.plan(job.task_id)) as reader:
-        most = limits.max_requests, limits.max_bytes, limits.max_enqueued_tokens
-        for count in cut(sizes, *most, overhead_bytes=overhead):
-            chosen = [next(source) for _ in range(count)]
-            _make_shard(run, job, next_shard + made, chosen, reader, codec)
-            made += 1
+    lengths = array("q", read_lengths(run.project.workspace.plan(job.task_id)))
+    sizes = (lengths[item] + overhead for item in waiting)
+    most = limits.max_requests, limits.max_bytes, limits.max_enqueued_tokens
+    start = 0
+    for count in cut(sizes, *most, overhead_bytes=overhead):
+        yield array("q", waiting[start : start + count])
+        start += count
 
 
-def planned_items(run: Run, job: Job, chosen: Sequence[int]) -> Generator[PlannedItem, None, None]:
-    """The plan's lines for some items (ascending), streamed."""
-    wanted = iter(chosen)
-    current = next(wanted, None)
-    for planned in read_items(run.project.workspace.plan(job.task_id)):
-        if current is None:
-            return
-        if planned.item == current:
-            yield planned
-            current = next(wanted, None)
+def _order(run: Run, job: Job, number: int, chosen: Sequence[int], widened: frozenset[int]) -> ShardOrder:
+    workspace = run.project.workspace
+    return ShardOrder(
+        plan=workspace.plan(job.task_id),
+        target=workspace.shard(job.task_id, job.round, number),
+        key=key_of(job.task_id, job.round, number),
+        dialect=run.project.entry(job.provider).dialect,
+        endpoint=job.endpoint,
+        items=chosen,
+        widened=widened.intersection(chosen) if widened else widened,
+        output_tokens=job.parameters.max_output_tokens * WIDEN_FACTOR,
+    )
 
 
-def body_of(reader: BodyReader, codec: Codec, job: Job, planned: PlannedItem, last: Outcome | None) -> bytes:
-    """An item's body for its next attempt: as rendered, or with a larger output limit after a truncation."""
-    body = reader.read(planned)
-    if last is Outcome.TRUNCATED:
-        return codec.widen(body, job.parameters.max_output_tokens * WIDEN_FACTOR)
-    return body
-
-
-def _make_shard(run: Run, job: Job, number: int, chosen: list[PlannedItem], reader: BodyReader, codec: Codec) -> None:
-    """Write one shard's file, then record it and its items in one commit.
+def _record(run: Run, job: Job, number: int, order: ShardOrder, file: Written) -> None:
+    """Record a shard whose file is written, and its items, in one commit.
 
     Raises:
         Overtaken: an item of it is another job's by now.
     """
-    workspace, key = run.project.workspace, key_of(job.task_id, job.round, number)
-    path = workspace.shard(job.task_id, job.round, number)
-    numbers = [planned.item for planned in chosen]
-    with run.project.ledger.read() as connection:
-        records: dict[int, ItemRecord] = items.some(connection, job.task_id, numbers) if job.round else {}
-    tokens = 0
-    with atomic_file(path) as handle:
-        for planned in chosen:
-            last = records[planned.item].last_outcome if planned.item in records else None
-            body = body_of(reader, codec, job, planned, last)
-            tokens += tokens_of(len(body))
-            handle.write(codec.encode_line(custom_id(key, planned.item), body))
     shard = Shard(
         task_id=job.task_id,
         round=job.round,
         shard=number,
-        shard_key=key,
+        shard_key=order.key,
         state=ShardState.RENDERED,
-        requests=len(chosen),
-        bytes=path.stat().st_size,
-        sha256=sha256_of(path),
+        requests=len(order.items),
+        bytes=file.size,
+        sha256=file.sha256,
         account=job.account,
         model=job.model,
         prompt_sha256=job.prompt_sha256,
         schema_sha256=job.schema_sha256,
         rendered_at=run.project.clock(),
-        first_item=numbers[0],
-        last_item=numbers[-1],
-        tokens=tokens,
+        first_item=order.items[0],
+        last_item=order.items[-1],
+        tokens=file.tokens,
     )
     with run.write() as connection:
-        still_free(run, job, connection, [planned.fingerprint for planned in chosen])
-        items.assign(connection, job.task_id, numbers, job.round, number)
+        still_free(run, job, connection, file.fingerprints)
+        items.assign(connection, job.task_id, order.items, job.round, number)
         shards.add(connection, shard)
         if number == 0:
             events.add(connection, job.task_id, EventName.ROUND_STARTED, {"round": job.round})

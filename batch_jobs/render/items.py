@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -61,10 +61,22 @@ class Place:
     details: dict[str, str]
 
 
-def read_items(plan: Path) -> Iterator[PlannedItem]:
-    """Stream the items in order."""
-    for values in _stream(plan / "items.parquet", ("item", "fingerprint", "segment", "offset", "length", "shared")):
+def read_items(plan: Path, groups: list[int] | None = None) -> Iterator[PlannedItem]:
+    """Stream the items in order: all of them, or those of some row groups."""
+    for values in _stream(plan / "items.parquet", PlannedItem._fields, groups):
         yield PlannedItem._make(values)
+
+
+def read_chosen(plan: Path, chosen: Sequence[int]) -> Iterator[PlannedItem]:
+    """Stream some items, ascending; what lies before the first and behind the last of them is not read."""
+    if not chosen:
+        return
+    wanted = iter(chosen)
+    current = next(wanted, None)
+    for planned in read_items(plan, _groups_between(plan, chosen[0], chosen[-1])):
+        if planned.item == current:
+            yield planned
+            current = next(wanted, None)
 
 
 def read_fingerprints(plan: Path) -> Iterator[bytes]:
@@ -136,6 +148,19 @@ def first_errors(plan: Path, limit: int = 5) -> list[tuple[int, str]]:
     """The first rows whose prompt failed: (row number as the spreadsheet shows it, why)."""
     rows = _stream(plan / "rows.parquet", ("number", "error"))
     return list(islice(((int(number), str(error)) for number, error in rows if error is not None), limit))
+
+
+def _groups_between(plan: Path, first: int, last: int) -> list[int]:
+    """The row groups of items.parquet with the items from `first` to `last`; an item's number is its line."""
+    import pyarrow.parquet as pq
+
+    metadata, start, found = pq.read_metadata(plan / "items.parquet"), 0, list[int]()
+    for number in range(metadata.num_row_groups):
+        end = start + metadata.row_group(number).num_rows
+        if start <= last and first < end:
+            found.append(number)
+        start = end
+    return found
 
 
 def _columns(file: Any, number: int, *names: str) -> list[list[Any]]:

@@ -6,7 +6,6 @@ A single row group is rendered at once, in this process: to begin another one ta
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import starmap
 
 from batch_jobs.errors import RenderFailed, WorkerDied
 from batch_jobs.render.spec import RenderSpec
@@ -38,9 +37,9 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None], workers: Worke
     with store_errors(spec.plan):
         spec.plan.mkdir(parents=True, exist_ok=True)
     tasks = ((spec, group, sum(sizes[:group])) for group in range(len(sizes)))
-    at_once = len(sizes) == 1 and not workers.apart
+    here = len(sizes) == 1 and not workers.apart
     try:
-        for rows in starmap(render_segment, tasks) if at_once else workers.run(render_segment, tasks):
+        for rows in workers.run(render_segment, tasks, here=here):
             progress(rows)
     except WorkerDied as error:
         raise RenderFailed(

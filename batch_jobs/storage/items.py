@@ -147,6 +147,14 @@ def open_items(connection: Connection, task_id: str) -> list[int]:
     return list(connection.execute(query.order_by(items.c.item)).scalars())
 
 
+def truncated(connection: Connection, task_id: str) -> frozenset[int]:
+    """The open items whose last answer hit the output limit."""
+    query = select(items.c.item).where(
+        items.c.task_id == task_id, items.c.outcome.is_(None), items.c.last_outcome == Outcome.TRUNCATED
+    )
+    return frozenset(connection.execute(query).scalars())
+
+
 def blocked(connection: Connection, task_id: str, codes: Collection[str], since_round: int) -> str | None:
     """What a provider said to the first open item that ended, in or after a round, with one of these codes."""
     query = select(items.c.detail, items.c.code).where(

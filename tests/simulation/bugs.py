@@ -156,14 +156,17 @@ def expired_output_is_dropped(patch: Patch) -> None:
 
 
 def counted_before_cached(patch: Patch) -> None:
-    """The ledger first, then the cache."""
-    put, later = CallCache.put, list[tuple[CallCache, Sequence[Answer]]]()
+    """The ledger first, then the cache; what a process that died had left to put there is gone with it."""
+    put, later = CallCache.put, list[tuple[Any, Sequence[Answer]]]()
 
     def caching(count: Callable[..., None]) -> Callable[..., None]:
         def backwards(merger: Merger, *arguments: Any) -> None:
             count(merger, *arguments)
             while later:
-                put(*later.pop(0))
+                cache, answers = later.pop(0)
+                if not cache.process.dead:
+                    cache.process.at("before the cache, too late", Fault.CRASH_AT_CACHE)
+                    put(cache, answers)
 
         return backwards
 
@@ -291,7 +294,7 @@ def _bugs() -> Iterator[Bug]:
     yield Bug("matched by position", matched_by_position, (Fault.SHUFFLED,), (mixed,))
     yield Bug("the error file is ignored", error_file_is_ignored, (Fault.ITEM_400,), (again, outcome))
     yield Bug("SDK retries are on", sdk_retries_are_on, (Fault.CREATE_ACCEPTED_THEN_500,), (paid,))
-    yield Bug("counted before cached", counted_before_cached, CRASHES, (Kind.NOT_IN_CACHE,))
+    yield Bug("counted before cached", counted_before_cached, CRASHES, (Kind.NOT_IN_CACHE,), 30)
     yield Bug("fencing is off", fencing_is_off, (Fault.TAKEOVER,), (Kind.FENCING,))
     yield Bug("files are not synced", files_are_not_synced, power, (Kind.TROUBLE, Kind.STORE, lost))
     yield Bug("double ids are accepted", double_ids_are_accepted, (Fault.ROW_DOUBLED,), (mixed, outcome))
