@@ -6,8 +6,10 @@ the values and handing the buffers over takes a third of its time, too.
 
 from __future__ import annotations
 
+import contextlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,28 @@ def line_breaks(table: Any) -> list[int]:
             texts_of_rows = zip(total, column.to_pylist(), strict=True)
             total = [n + text.count("\n") + text.count("\r") - text.count("\r\n") for n, text in texts_of_rows]
     return total
+
+
+@contextlib.contextmanager
+def writing_behind(writer: Any, thread_name: str) -> Iterator[Callable[..., None]]:
+    """Write tables to a Parquet file one at a time, in a thread: each is compressed while the next one is made.
+
+    Yields:
+        What takes a table, and the further arguments of `ParquetWriter.write_table`. It raises what the write before
+        has raised; all is written when the block ends well.
+    """
+    under_way: Future[None] | None = None
+    with ThreadPoolExecutor(1, thread_name) as thread:
+
+        def write(table: Any, *arguments: Any) -> None:
+            nonlocal under_way
+            if under_way is not None:
+                under_way.result()
+            under_way = thread.submit(writer.write_table, table, *arguments)
+
+        yield write
+        if under_way is not None:
+            under_way.result()
 
 
 class TableReader:

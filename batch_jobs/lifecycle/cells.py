@@ -153,7 +153,7 @@ def all_rows(project: Project, job: Job) -> Iterator[Made]:
         (source, number, None if firsts is None else bytes(firsts[start : start + size]))
         for number, (start, size) in enumerate(zip(starts, sizes, strict=False))
     )
-    if len(sizes) == 1:
+    if len(sizes) <= 1:
         yield from (_made(*task, project.ledger, project.cache) for task in tasks)
         return
     with (

@@ -9,13 +9,12 @@ import contextlib
 import uuid
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from batch_jobs.arrow import integers, texts
+from batch_jobs.arrow import integers, texts, writing_behind
 from batch_jobs.storage.call_cache import Answer
 from batch_jobs.storage.files import adopt, remove_files, store_errors
 from batch_jobs.storage.results import Filed, answered_at
@@ -37,25 +36,23 @@ REPEATED = ["name", "provider", "model", "answered_at", "paid_by", "task_id", "d
 
 
 class SegmentWriter:
-    """Takes batches of any size, writes row groups of 10,000, one at a time in a thread of its own."""
+    """Takes batches of any size, writes row groups of 10,000."""
 
-    def __init__(self, writer: Any, thread: ThreadPoolExecutor) -> None:
-        self._writer, self._thread = writer, thread
+    def __init__(self, write: Callable[..., None]) -> None:
+        self._write = write
         self._waiting: list[Any] = []
-        self._under_way: Future[None] | None = None
 
     def add(self, batch: Any) -> None:
         """Add a table of `result_columns` or `waiting_columns`."""
         self._waiting.append(batch)
         if sum(part.num_rows for part in self._waiting) >= GROUP_ROWS:
-            self._write(keep_rest=True)
+            self._write_groups(keep_rest=True)
 
     def end(self) -> None:
-        """Write what is left; it is all in the file then."""
-        self._write(keep_rest=False)
-        self._settle()
+        """Write what is left."""
+        self._write_groups(keep_rest=False)
 
-    def _write(self, *, keep_rest: bool) -> None:
+    def _write_groups(self, *, keep_rest: bool) -> None:
         import pyarrow as pa
 
         if not self._waiting:
@@ -63,12 +60,7 @@ class SegmentWriter:
         whole = pa.concat_tables(self._waiting)
         ready = whole.num_rows // GROUP_ROWS * GROUP_ROWS if keep_rest else whole.num_rows
         self._waiting = [whole.slice(ready)] if ready < whole.num_rows else []
-        self._settle()
-        self._under_way = self._thread.submit(self._writer.write_table, whole.slice(0, ready), GROUP_ROWS)
-
-    def _settle(self) -> None:
-        if self._under_way is not None:
-            self._under_way.result()
+        self._write(whole.slice(0, ready), GROUP_ROWS)
 
 
 @contextlib.contextmanager
@@ -94,9 +86,9 @@ def new_segment(target: Path, created_at: float, *, answered: bool) -> Iterator[
             with (
                 temp.open("xb") as file,
                 pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=repeated) as writer,
-                ThreadPoolExecutor(1, "segment") as thread,
+                writing_behind(writer, "segment") as write,
             ):
-                segment = SegmentWriter(writer, thread)
+                segment = SegmentWriter(write)
                 yield segment
                 segment.end()
             adopt(temp, target)
