@@ -64,16 +64,17 @@ LARGE_BYTES = 256 * 1024
 
 
 def give_memory_back() -> None:
-    """Let every freed block of 256 KB or more go back to the system at once; a no-op beside glibc.
+    """Give what this process has freed back to the system, and from now on each large block when it is freed.
 
-    By itself glibc raises that size to the largest block that was ever freed, up to 32 MB; what is smaller then stays,
-    in pieces, with a process that goes on to something else. See mallopt(3), M_MMAP_THRESHOLD.
+    By itself glibc keeps freed blocks of up to 32 MB, in pieces: with a process that goes on to another kind of work,
+    for good. A no-op beside glibc. See malloc_trim(3), and M_MMAP_THRESHOLD in mallopt(3).
     """
     if WINDOWS:
         return
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
         library.mallopt(GLIBC_MMAP_THRESHOLD, LARGE_BYTES)
+        library.malloc_trim(0)
 
 
 _failed_sync: str | None = None

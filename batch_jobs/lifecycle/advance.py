@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from batch_jobs import system
 from batch_jobs.errors import ProviderError, RequestRejected
 from batch_jobs.lifecycle.admission import stalled_by
 from batch_jobs.lifecycle.concurrent import answer_all
@@ -33,6 +34,8 @@ from batch_jobs.storage.jobs import Job, lease_name
 from batch_jobs.storage.shards import Shard
 from providers.codes import QUOTA_CODES
 
+MANY_ROWS = 1_000
+"""Of a job whose steps leave much to give back."""
 logger = logging.getLogger(__name__)
 
 
@@ -75,6 +78,8 @@ def advance(project: Project, task_id: str, notify: Notify = nobody, stop: threa
             while True:
                 job = _look_up(project, task_id)
                 advanced = _STEPS[job.phase](run, job)
+                if job.rows >= MANY_ROWS:
+                    system.give_memory_back()  # the next step is another kind of work
                 if advanced is not None:
                     return advanced
                 if run.stop.is_set():

@@ -19,15 +19,16 @@ from batch_jobs.config import pick
 from batch_jobs.errors import ProviderError
 from batch_jobs.lifecycle.checking import checked_result
 from batch_jobs.lifecycle.control import has_mass_error
-from batch_jobs.lifecycle.filing import file_answers
+from batch_jobs.lifecycle.filing import expect_folders, file_answers
 from batch_jobs.lifecycle.merge import Attempt, Merger
+from batch_jobs.lifecycle.plan import layout_of
 from batch_jobs.lifecycle.pool.calls import Pool, Settled, Way
 from batch_jobs.lifecycle.pool.retries import Call
 from batch_jobs.lifecycle.pool.tell import Teller
 from batch_jobs.lifecycle.pool.tracker import Tracker
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.sharing import claim_calls
-from batch_jobs.models import ItemResult, Phase
+from batch_jobs.models import ItemResult, Layout, Phase
 from batch_jobs.render.bodies import BYTES_PER_TOKEN, BodyReader
 from batch_jobs.render.items import read_chosen
 from batch_jobs.storage import items, jobs
@@ -37,6 +38,8 @@ from providers.connect import codec_for
 from providers.contract import Codec
 
 FILE_EVERY = 1_000
+EXPECT_AFTER_SECONDS = 5.0
+"""A job that is answered sooner needs no folders of what waits."""
 LOOK_SECONDS = 0.1
 """How soon a job that was cancelled or paused elsewhere begins no further call, beside a look after each merge."""
 
@@ -76,7 +79,7 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
         _artefacts(run, job) as (log_sent, log_received),
         ThreadPoolExecutor(1, "file") as executor,
     ):
-        filing = _Filing(run, job, executor)
+        filing = _Filing(run, job, found.free, executor)
         pool = Pool(way, _calls(run, job, found.free, reader, codec, log_sent), tracker)
         with Teller(run, job, pool, way).telling() as tell:
             for group in pool.groups():
@@ -87,7 +90,7 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
                     pool.halt()
                 filing.add([settled.attempt.item for settled in group if settled.ends])
                 tell()
-        filing.finish()
+        filing.finish(goes_on=not going.stopped())
     if pool.left:
         project.gates.kept[job.task_id] = pool.left
     return AllAnswered(pool.blocked, found.held, pool.leaves_for_seconds)
@@ -173,28 +176,55 @@ def _merge(run: Run, job: Job, merger: Merger, attempts: Sequence[Attempt]) -> N
 
 
 class _Filing:
-    """Files answers beside the calls: a thousand take half a second, in which no call would go out."""
+    """Files answers beside the calls, a thousand at a time: it takes half a second, in which no call would go out.
 
-    def __init__(self, run: Run, job: Job, executor: ThreadPoolExecutor) -> None:
+    Once the job has gone on for a while it also makes the folders of what waits, from the end: what is answered first
+    is filed at once, and its folder was never needed.
+    """
+
+    def __init__(self, run: Run, job: Job, waiting: list[int], executor: ThreadPoolExecutor) -> None:
         self._run, self._job, self._executor = run, job, executor
-        self._done: list[int] = []
+        self._done, self._ended = list[int](), set[int]()
+        self._waiting = [] if layout_of(job) is Layout.PACKED else waiting
         self._under_way: Future[int] | None = None
+        self._began = run.project.gates.clock()
 
     def add(self, done: list[int]) -> None:
-        """Note items that have ended, and file once they are enough to be worth it."""
+        """Note items that have ended; where nothing is under way, go on with what is worth it. Never waits."""
         self._done += done
+        self._ended.update(done)
+        if self._under_way is not None and not self._under_way.done():
+            return
         if len(self._done) >= FILE_EVERY:
             self._file()
+        elif self._waiting and self._run.project.gates.clock() - self._began >= EXPECT_AFTER_SECONDS:
+            self._expect()
 
-    def finish(self) -> None:
-        """File what is left; returns when all is filed."""
+    def finish(self, *, goes_on: bool) -> None:
+        """Do what is left; returns when all is done.
+
+        Args:
+            goes_on: what is still open waits for an operator or for a provider, so it has to have its folders.
+        """
         self._file()
+        while self._waiting and goes_on:
+            self._expect()
+        self._settle()
+
+    def _settle(self) -> None:
         if self._under_way is not None:
             self._under_way.result()
 
     def _file(self) -> None:
-        if self._under_way is not None:
-            self._under_way.result()
+        self._settle()
         if self._done:
             self._under_way = self._executor.submit(file_answers, self._run.project, self._job, self._done)
             self._done = []
+
+    def _expect(self) -> None:
+        """Make the folders of the last items that wait and have none yet."""
+        self._settle()
+        self._waiting, last = self._waiting[:-FILE_EVERY], self._waiting[-FILE_EVERY:]
+        still = [item for item in last if item not in self._ended]
+        if still:
+            self._under_way = self._executor.submit(expect_folders, self._run.project, self._job, still)

@@ -8,22 +8,26 @@ from batch_jobs.errors import WrongMoment
 from batch_jobs.lifecycle.filing import expect_folders, file_answers
 from batch_jobs.lifecycle.manifest import write_manifest
 from batch_jobs.lifecycle.packing import forget_waiting
-from batch_jobs.lifecycle.plan import plan_of
+from batch_jobs.lifecycle.plan import layout_of, plan_of
 from batch_jobs.lifecycle.policy import mass_error, mass_rule
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Progress, Run
-from batch_jobs.models import EventName, Mode, Phase
+from batch_jobs.models import EventName, Layout, Mode, Phase
 from batch_jobs.storage import events, items, jobs, leases
 from batch_jobs.storage.files import remove_tree
 from batch_jobs.storage.jobs import Job, lease_name
 
 
 def begin(run: Run, job: Job) -> None:
-    """PLANNED to RUNNING: make the folders of what is to do, file what was answered before, and go."""
+    """PLANNED to RUNNING: file what was answered before, make the folders of what is to do, and go.
+
+    Single calls go out at once; their folders are made beside them (`batch_jobs.lifecycle.concurrent`).
+    """
     run.notify(Progress(job.task_id, "preparing", 0, plan_of(job).items))
     if plan_of(job).known:
         file_answers(run.project, job, None, known_only=True, notify=run.notify)
-    expect_folders(run.project, job, run.notify, run.stop)
+    if job.mode is Mode.BATCH or layout_of(job) is Layout.PACKED:
+        expect_folders(run.project, job, notify=run.notify, stop=run.stop)
     if run.stop.is_set():
         return  # begun anew next time
     with run.write() as connection:

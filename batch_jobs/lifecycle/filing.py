@@ -90,16 +90,35 @@ def _result(job: Job, place: Place, answer: Answer) -> Filed:
     return Filed(place.identity, name, result_document(answer), place.details)
 
 
-def expect_folders(project: Project, job: Job, notify: Notify = nobody, stop: threading.Event | None = None) -> int:
-    """Make `to_process/<identity>`, or one segment there, for what waits for an answer; a stop ends it early."""
+def expect_folders(
+    project: Project,
+    job: Job,
+    chosen: list[int] | None = None,
+    *,
+    notify: Notify = nobody,
+    stop: threading.Event | None = None,
+) -> int:
+    """Make `to_process/<identity>`, or one segment there, for what waits for an answer; a stop ends it early.
+
+    Args:
+        project: the project.
+        job: a planned job.
+        chosen: open items, None for all of the job; a segment is always of all.
+        notify: told how far it is, a thousand places at a time.
+        stop: ends it early.
+
+    Returns:
+        Identities that wait.
+    """
     if layout_of(job) is Layout.PACKED:
         return pack_waiting(project, job, notify, stop)
-    with project.ledger.read() as connection:
-        waiting = items.open_items(connection, job.task_id)
-    if not waiting:
+    if chosen is None:
+        with project.ledger.read() as connection:
+            chosen = items.open_items(connection, job.task_id)
+    if not chosen:
         return 0
-    places = read_places(project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id), waiting)
-    shown = _shown(places, "preparing", job, len(waiting), notify)
+    places = read_places(project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id), chosen)
+    shown = _shown(places, "preparing", job, len(chosen), notify)
     going = takewhile(lambda _: stop is None or not stop.is_set(), shown)
     rows = ((place.identity, place.details) for place in going if not place.alternate)
     return FolderStore(project.workspace.store, job.data_case).expect(rows, job.task)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batch_jobs import system
 from batch_jobs.config import BASE_URL_VARIABLES, ProviderEntry, Settings, load_settings, pick
 from batch_jobs.errors import ConfigError, KeyMissing
 from batch_jobs.lifecycle.pool.gate import Gate, Gates
@@ -198,7 +197,6 @@ def open_project(config: Path, root: Path | None, *, simulated: bool = False) ->
         StoreError: the folders can't be made or opened.
     """
     os.environ.setdefault(*ARROW_MEMORY)
-    system.give_memory_back()
     settings = load_settings(config)
     workspace = workspace_of(settings, config, root)
     with store_errors(workspace.store):

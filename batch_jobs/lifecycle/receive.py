@@ -125,6 +125,7 @@ def _keep(project: Project, order: Order) -> Job:
             staging.mkdir(parents=True)
             rows = write_snapshot(table, staging / "rows.tmp", order.file_name)
             adopt(staging / "rows.tmp", staging / "rows.parquet")
+            system.give_memory_back()
             digest = copy_file(order.file, staging / f"upload{suffix}")
             job = _job(project, order, resolved, table, task_id=task_id, suffix=suffix, rows=rows, digest=digest)
             workspace.output(task_id).mkdir(parents=True)

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+from batch_jobs import system
 from batch_jobs.intake.snapshot import GROUP_ROWS
 from batch_jobs.lifecycle.admission import shard_limits
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
@@ -58,6 +59,8 @@ def _make_shards(run: Run, job: Job, waiting: Sequence[int]) -> None:
     with closing(project.workers.run(write_shard, ((order,) for order in orders), here=here)) as written:
         for number, (order, file) in enumerate(zip(orders, written, strict=True), first):
             _record(run, job, number, order, file)
+    if not here:
+        system.give_memory_back()
 
 
 def _cut(run: Run, job: Job, limits: Limits, waiting: Sequence[int]) -> Iterator[Sequence[int]]:

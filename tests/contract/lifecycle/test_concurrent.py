@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -22,13 +23,17 @@ from batch_jobs.errors import (
     Unreachable,
     UnreadableReply,
 )
+from batch_jobs.lifecycle import concurrent
 from batch_jobs.lifecycle.advance import Came, advance
 from batch_jobs.lifecycle.control import resume
+from batch_jobs.lifecycle.filing import expect_folders
 from batch_jobs.lifecycle.pool.retries import Waiting
+from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Progress
 from batch_jobs.lifecycle.view import view
 from batch_jobs.models import EventName, ItemResult, JobOutcome, Mode, Outcome, Phase
 from batch_jobs.render.items import read_items
+from batch_jobs.storage.jobs import Job
 from tests.contract.lifecycle.conftest import MakeWorld
 from tests.contract.lifecycle.kit import ITEMS, LIMIT, USAGE, Sent, World, bad, cut_off, good
 
@@ -182,6 +187,57 @@ def test_a_result_that_speaks_of_the_account_pauses_too(world: World) -> None:
     resume(world.project, world.task_id)
     assert world.run() is Came.DONE
     assert world.outcomes == [Outcome.SUCCEEDED] * ITEMS
+
+
+def folders_of(world: World, kind: str) -> set[str]:
+    folder = world.project.workspace.store / world.job.data_case / kind
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def test_a_job_that_is_answered_soon_makes_no_folder_of_what_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(concurrent, "expect_folders", lambda *arguments: made.append(arguments))
+    assert world.run() is Came.DONE
+    assert made == []
+    assert len(folders_of(world, "processed")) == ITEMS
+
+
+def test_a_job_that_waits_for_its_account_shows_what_waits(world: World) -> None:
+    world.provider.call = for_event("event-2", raising(QuotaExhausted("top it up"), times=1))
+    assert world.run() is Came.PAUSED
+    waiting, done = folders_of(world, "to_process"), folders_of(world, "processed")
+    assert len(done) == world.outcomes.count(Outcome.SUCCEEDED)
+    assert (len(waiting | done), waiting & done) == (ITEMS, set())
+    resume(world.project, world.task_id)
+    assert world.run() is Came.DONE
+    assert (folders_of(world, "to_process"), len(folders_of(world, "processed"))) == (set(), ITEMS)
+
+
+def test_a_job_that_takes_its_time_shows_what_waits_beside_its_calls(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the end: what is answered next is filed at once."""
+    expected, shown = list[int](), threading.Event()
+
+    def expecting(project: Project, job: Job, chosen: list[int]) -> int:
+        made = expect_folders(project, job, chosen)
+        expected.extend(chosen)
+        shown.set()
+        return made
+
+    def call(sent: Sent, _: int) -> ItemResult:
+        assert sent.event == "event-0" or shown.wait(30)
+        return good(sent)
+
+    monkeypatch.setattr(concurrent, "expect_folders", expecting)
+    monkeypatch.setattr(concurrent, "EXPECT_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(concurrent, "FILE_EVERY", 2)
+    world.provider.call = call
+    assert world.run() is Came.DONE
+    assert expected[:2] == [ITEMS - 2, ITEMS - 1]
+    assert (folders_of(world, "to_process"), len(folders_of(world, "processed"))) == (set(), ITEMS)
 
 
 def stopping_at(world: World, event: str, number: int, then: Callable[[Sent], ItemResult]) -> Call:
