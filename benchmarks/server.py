@@ -75,8 +75,8 @@ class Bucket:
 class Service:
     """The state behind all connections."""
 
-    def __init__(self, delay_seconds: float, per_minute: int) -> None:
-        self.delay_seconds, self.per_minute = delay_seconds, per_minute
+    def __init__(self, delay_seconds: float = 0.0, per_minute: int = 0, *, stay_open: bool = False) -> None:
+        self.delay_seconds, self.per_minute, self.stay_open = delay_seconds, per_minute, stay_open
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.seen = Seen()
@@ -120,10 +120,12 @@ class Service:
         asked = orjson.loads(body)
         source, name = asked["input_file_id"], f"batch-{len(self.batches):06d}"
         content = self.files[source]
-        results, count = batch_results(content)
+        results, count = (b"", content.count(b"\n")) if self.stay_open else batch_results(content)
         self.seen.batched += count
-        output = f"{source}-output"
-        self.files[output], self.files[source] = results, b""
+        output = None if self.stay_open else f"{source}-output"
+        self.files[source] = b""
+        if output is not None:
+            self.files[output] = results
         batch = {
             "id": name,
             "object": "batch",
@@ -133,10 +135,10 @@ class Service:
             "output_file_id": output,
             "error_file_id": None,
             "completion_window": "24h",
-            "status": "completed",
+            "status": "in_progress" if self.stay_open else "completed",
             "created_at": int(time.time()),
             "in_progress_at": int(time.time()),
-            "completed_at": int(time.time()),
+            "completed_at": None if self.stay_open else int(time.time()),
             "request_counts": {"total": count, "completed": count, "failed": 0},
             "metadata": asked.get("metadata"),
         }
@@ -289,8 +291,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--delay-ms", type=float, default=0, help="how long a single call takes")
     parser.add_argument("--per-minute", type=int, default=0, help="requests a minute, 429 above; 0: no limit")
+    parser.add_argument("--stay-open", action="store_true", help="batches are taken in and never end")
     given = parser.parse_args()
-    asyncio.run(serve(Service(given.delay_ms / 1000, given.per_minute)))
+    asyncio.run(serve(Service(given.delay_ms / 1000, given.per_minute, stay_open=given.stay_open)))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ class Stage:
         """The loopback server that answers at once; one for the whole run, as a job is bound to its address."""
         return self.once("server", lambda: self._closing.enter_context(loopback_server()))
 
+    @property
+    def open_server(self) -> Server:
+        """One whose batches stay under way, so that whoever sends one is done when it is sent."""
+        return self.once("open server", lambda: self._closing.enter_context(loopback_server("--stay-open")))
+
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What several lines need is made by the first of them."""
         if name not in self.kept:
@@ -68,7 +73,7 @@ class Stage:
         return found
 
     def close(self) -> None:
-        """End the server."""
+        """End the servers."""
         self._closing.close()
 
     def rows(self, full: int) -> int:

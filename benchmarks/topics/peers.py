@@ -28,7 +28,7 @@ INSTALL_SECONDS = 300.0
 LEAST_SHARE = 0.95
 """A run that made fewer requests than this share of its rows is none; equal rows may have been asked once."""
 FASTER = Bar(1, strict=True)
-BUILT = "until the last upload of batch input begins, or the process ends; the product: `run --detach`"
+BUILT = "until the last upload of batch input begins, or the process ends; the product: `run --detach`, all of it sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _pair(stage: Stage, peer: Peer, what: str, rows: int, note: str) -> list[Out
 
 
 def _our_run(stage: Stage, what: str, rows: int) -> Side:
-    project, server = stage.project("ours"), stage.server
+    project, server = stage.project("ours"), stage.open_server if what == "build" else stage.server
     mode = ("--mode", "batch", "--detach") if what == "build" else ("--mode", "concurrent")
     arguments = run_arguments(stage.table(rows), *mode, "--output", str(project / "output.csv"))
     environ = {**server.environ, "BATCH_JOBS__CONCURRENT__MAX_WORKERS": str(WORKERS)}
