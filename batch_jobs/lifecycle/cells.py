@@ -31,7 +31,7 @@ from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
 from batch_jobs.render.prompts import cell_text
 from batch_jobs.storage import items
 from batch_jobs.storage.call_cache import CallCache, cache_of_worker
-from batch_jobs.storage.database import open_sqlite
+from batch_jobs.storage.database import CACHE_KB, open_sqlite
 from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.ledger import Ledger
@@ -173,7 +173,7 @@ def make_range(source: Source, number: int, firsts: bytes | None, folder: str) -
         firsts: a byte a row, 1 where it stands for its item and identity; None where the job is not packed.
         folder: the packed lines are left in a file here: to send them would take as long as to make them.
     """
-    made = _made(source, number, firsts, _ledger(source.ledger), cache_of_worker(source.cache))
+    made = _made(source, number, firsts, _ledger(source.ledger), cache_of_worker(source.cache, CACHE_KB))
     return made if made.packed is None else made._replace(packed=_left(made.packed, Path(folder, str(number))))
 
 

@@ -50,9 +50,9 @@ class Answer(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def cache_of_worker(path: Path) -> CallCache:
+def cache_of_worker(path: Path, cache_kb: int = CACHE_KB) -> CallCache:
     """The cache in a worker process, opened once for all its tasks; the process it works for has made the file."""
-    return CallCache(open_sqlite(path, cache_kb=CACHE_KB))
+    return CallCache(open_sqlite(path, cache_kb=cache_kb))
 
 
 class CallCache:
