@@ -60,7 +60,7 @@ def quick_records(path: Path, layout: Layout) -> Iterator[Records]:
     first = 1
     with open_decoded(path, layout.encoding) as stream:
         read: Callable[[int], Any] = stream.buffer.read if layout.encoding.codec == "utf-8" else _as_utf8(stream)
-        for text, ends in _pieces(read, layout.delimiter.encode()[0]):
+        for text, ends in _pieces(_texts(read), layout.delimiter.encode()[0]):
             records = _records(text, ends, first, layout)
             if records is not None:
                 yield records
@@ -71,21 +71,29 @@ def _as_utf8(stream: io.TextIOBase) -> Callable[[int], bytes]:
     return lambda size: stream.read(size).encode()
 
 
-def _pieces(read: Callable[[int], bytes], delimiter: int) -> Iterator[tuple[bytes, Any]]:
-    """Yield whole records, with the position where each ends."""
-    rest, begun = b"", False
+def _texts(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """The text by the megabyte, without a `sep=` line."""
+    head = read(PIECE_BYTES)
+    while b"\n" not in head and len(head) <= SEP_LINE_BYTES and (more := read(PIECE_BYTES)):
+        head += more
+    first = head.find(b"\n") + 1 or len(head)
+    yield head[first:] if _is_sep_line(head[:first]) else head
     while text := read(PIECE_BYTES):
+        yield text
+
+
+def _pieces(texts: Iterator[bytes], delimiter: int) -> Iterator[tuple[bytes, Any]]:
+    """Yield whole records, with the position where each ends."""
+    rest = b""
+    for text in texts:
         rest += text
-        if not begun and (length := rest.find(b"\n") + 1):
-            begun = True
-            rest = rest[length:] if _is_sep_line(rest[:length]) else rest
         ends = _record_ends(rest)
         if len(ends):
             yield _beyond_doubt(rest[: ends[-1]], delimiter), ends
             rest = rest[ends[-1] :]
         if len(rest) > MAX_RECORD_CHARS:
             raise Doubtful
-    if rest and (begun or not _is_sep_line(rest)):
+    if rest:
         if rest.count(b'"') % 2:
             raise Doubtful
         yield _beyond_doubt(rest, delimiter), _record_ends(rest + b"\n")

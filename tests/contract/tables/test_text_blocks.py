@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 
@@ -47,6 +48,28 @@ def test_both_passes_agree_on_any_text(tmp_path_factory: pytest.TempPathFactory,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quick, "PIECE_BYTES", 7)
         assert taken(path, size) == taken(path, None)
+
+
+CELLS = st.lists(st.sampled_from(["a", "é", '"', ",", ";", "\n", "\r\n", " ", "\u2028", "\x0b"]), max_size=6).map(
+    "".join
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=9), st.sampled_from(["\n", "\r\n"]))
+def test_what_a_spreadsheet_writes_is_beyond_doubt(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], line_end: str
+) -> None:
+    """The careful pass has nothing to do."""
+    path = tmp_path_factory.mktemp("t") / "t.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator=line_end).writerows([["one", "two"], ["1", "2"], *rows])
+    table = open_text(path, filename="t.csv", limits=LIMITS)
+    careful = list(table.rows())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick, "PIECE_BYTES", 11)
+        patch.setattr(TextTable, "rows", None)
+        assert rows_of(table, 3) == careful
 
 
 def test_numbers_count_blank_rows_and_no_sep_line(tmp_path: Path) -> None:
