@@ -27,8 +27,8 @@ from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import STATUS_FIELD
 from batch_jobs.models import Layout, Outcome
 from batch_jobs.output.neutral import neutralise
+from batch_jobs.render.answers import cell_text
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
-from batch_jobs.render.prompts import cell_text
 from batch_jobs.storage import items
 from batch_jobs.storage.call_cache import CallCache, cache_of_worker
 from batch_jobs.storage.database import CACHE_KB, open_sqlite

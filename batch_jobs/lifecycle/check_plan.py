@@ -18,6 +18,7 @@ from batch_jobs.lifecycle.plan import render_spec
 from batch_jobs.models import JobOutcome, Outcome, Phase
 from batch_jobs.render.bodies import BodyReader
 from batch_jobs.render.items import read_items
+from batch_jobs.render.prompts import sha256s_in
 from batch_jobs.render.spec import fingerprint
 from batch_jobs.storage import items, schema
 from batch_jobs.storage.files import sha256_of
@@ -67,16 +68,16 @@ def check_names(look: Look) -> None:
 
 
 def check_prompt(look: Look) -> None:
-    """The prompt module as it was when the job was planned."""
+    """The prompt as it was when the job was planned."""
     if not look.planned or look.job.prompt_sha256 is None:
         return
     folder = look.project.workspace.prompt(look.job.task_id, "any").parent
-    kept = sorted(folder.glob("*.py"))
     look.findings.checked["files"] += 1
+    kept = sha256s_in(folder)
     if not kept:
-        look.add(Kind.PROMPT, folder, "holds no prompt module")
-    elif all(sha256_of(path) != look.job.prompt_sha256 for path in kept):
-        look.add(Kind.PROMPT, kept[0], "is not the prompt module that the job was planned with: its sha256 differs")
+        look.add(Kind.PROMPT, folder, "holds no prompt")
+    elif look.job.prompt_sha256 not in kept:
+        look.add(Kind.PROMPT, folder, "is not the prompt that the job was planned with: its sha256 differs")
 
 
 def check_plan(look: Look) -> None:

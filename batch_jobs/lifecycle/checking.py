@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batch_jobs.models import Dialect, EventName, ItemResult, Outcome, Price, Usage
-from batch_jobs.render.prompts import PromptModule, answer_text, kept_prompt
+from batch_jobs.render.answers import answer_text
+from batch_jobs.render.prompt import Prompt
+from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.storage.call_cache import Answer, cache_of_worker
 from batch_jobs.storage.calls import cost_of
 from batch_jobs.storage.jobs import Job
@@ -218,7 +220,7 @@ def read_answers(
 
 def _check(
     checks: Checks,
-    prompt: PromptModule,
+    prompt: Prompt,
     item: int,
     result: ItemResult,
     fingerprint: bytes,
@@ -246,12 +248,12 @@ def _unread(codec: Codec, checks: Checks, line: bytes, why: str) -> Iterator[tup
             yield item, why
 
 
-def checked_result(prompt: PromptModule, result: ItemResult) -> ItemResult:
+def checked_result(prompt: Prompt, result: ItemResult) -> ItemResult:
     """A succeeded result with its text as canonical JSON, or an invalid one with the reason."""
     if result.outcome is not Outcome.SUCCEEDED:
         return result
     try:
-        text = answer_text(prompt.output_model, result.text)
+        text = answer_text(prompt.output, result.text)
     except ValueError as error:
         return replace(result, outcome=Outcome.INVALID, code="schema", detail=str(error))
     return result if text == result.text else replace(result, text=text)

@@ -34,7 +34,8 @@ from batch_jobs.lifecycle.filing import file_answers
 from batch_jobs.lifecycle.policy import ONCE_MORE, Next, after_attempt, is_last_round, mass_error, mass_rule
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import BatchState, EventName, ItemResult, Outcome, Phase, Price, ShardState
-from batch_jobs.render.prompts import PromptModule, kept_prompt
+from batch_jobs.render.prompt import Prompt
+from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.storage import calls, events, items, shards
 from batch_jobs.storage.call_cache import Answer
 from batch_jobs.storage.calls import CallRecord, cost_of
@@ -191,7 +192,7 @@ class Merger:
         )
 
 
-def prompt_of(run: Run, job: Job) -> PromptModule:
+def prompt_of(run: Run, job: Job) -> Prompt:
     """The prompt module as it was when the job was planned."""
     name = pick("task", job.task, run.project.settings.tasks).prompt
     return kept_prompt(run.project.workspace.prompt(job.task_id, name).parent, name)

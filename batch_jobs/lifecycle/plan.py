@@ -23,7 +23,7 @@ from batch_jobs.render.bodies import BYTES_PER_TOKEN, cut, tokens_of
 from batch_jobs.render.items import figures, first_errors, read_fingerprints, read_lengths
 from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
-from batch_jobs.render.prompts import load_prompt, schema_of
+from batch_jobs.render.prompts import load_prompt
 from batch_jobs.render.spec import RenderSpec, schema_sha256
 from batch_jobs.storage import calls, events, items, jobs
 from batch_jobs.storage.files import copy_file
@@ -109,7 +109,7 @@ def plan_job(run: Run, job: Job) -> None:
             plan={**asdict(chosen), "layout": choose_layout(project.settings.store, job.rows)},
             mode=chosen.mode,
             prompt_sha256=prompt.sha256,
-            schema_sha256=schema_sha256(schema_of(prompt.output_model)),
+            schema_sha256=schema_sha256(prompt.output.schema),
         )
         events.add(connection, job.task_id, EventName.JOB_PLANNED, {"items": chosen.items, "known": chosen.known})
 
@@ -137,10 +137,11 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
 
 
 def _keep_prompt(project: Project, job: Job, spec: RenderSpec) -> None:
-    """Keep the prompt module as it is now: this job's rows and answers are read with it to the end."""
+    """Keep the prompt as it is now: this job's rows and answers are read with it to the end."""
     kept = project.workspace.prompt(job.task_id, spec.prompt_file)
     if not kept.exists():
-        copy_file(project.prompt_lib / spec.prompt_file, kept)
+        for file in reversed(load_prompt(project.prompt_lib, spec.prompt_file).files):  # its own file last
+            copy_file(file, kept.with_name(file.name))
 
 
 def _known_items(project: Project, spec: RenderSpec) -> bytes:

@@ -20,7 +20,9 @@ from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import JobOutcome, Mode, Parameters, Phase
-from batch_jobs.render.prompts import check_output_columns, load_prompt
+from batch_jobs.render.answers import check_output_columns
+from batch_jobs.render.prompt import Prompt
+from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
 from batch_jobs.storage.idempotency import Claim
@@ -61,6 +63,7 @@ class _Resolved:
 
     task: Task
     data_case: DataCase
+    prompt: Prompt
     provider: str
     entry: ProviderEntry
     model: str
@@ -114,6 +117,7 @@ def _keep(project: Project, order: Order) -> Job:
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
     _check_columns(table, resolved.data_case, order)
+    _check_placeholders(table, resolved.prompt, order)
     if order.file.stat().st_size > WARM_FROM_BYTES:
         project.workers.warm()  # they will render it, and begin while the file is read
     task_id = uuid.uuid4().hex
@@ -177,8 +181,9 @@ def _resolve(project: Project, order: Order) -> _Resolved:
     model = pick("model", order.model, models, f'provider "{name}"') if order.model else entry.model
     account = project.account(name, simulated=project.simulated)
     _check_parameters(name, entry, model, project)
-    check_output_columns(order.task, task.output_columns, load_prompt(project.prompt_lib, task.prompt).output_model)
-    return _Resolved(task, data_case, name, entry, model, order.mode or settings.defaults.mode, account)
+    prompt = load_prompt(project.prompt_lib, task.prompt)
+    check_output_columns(order.task, task.output_columns, prompt.output)
+    return _Resolved(task, data_case, prompt, name, entry, model, order.mode or settings.defaults.mode, account)
 
 
 def _check_parameters(name: str, entry: ProviderEntry, model: str, project: Project) -> None:
@@ -209,6 +214,18 @@ def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
         rows=(1,),
         fix=f'Data case "{order.data_case}" needs {", ".join(wanted)}; the file has {", ".join(table.columns[:20])}',
     )
+
+
+def _check_placeholders(table: Table, prompt: Prompt, order: Order) -> None:
+    missing = [name for name in prompt.columns if name not in table.columns]
+    if missing:
+        listed = "; ".join(f"{{{name}}}{_near(name, table.columns)}" for name in missing)
+        raise FileRefused(
+            f"the prompt names what is no column: {listed}",
+            file=order.file_name,
+            rows=(1,),
+            fix=f"Correct {prompt.path.name}, or add the column; the file has {', '.join(table.columns[:20])}",
+        )
 
 
 def _near(name: str, columns: Iterable[str]) -> str:

@@ -13,7 +13,8 @@ from typing import IO, Any
 
 from batch_jobs.arrow import digests, integers, texts
 from batch_jobs.models import SHEET_ROW, Request
-from batch_jobs.render.prompts import DataCaseView, kept_prompt, render, schema_of
+from batch_jobs.render.prompt import DataCaseView, render
+from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.render.spec import Beginning, RenderSpec, identity
 from batch_jobs.storage.files import adopt, store_errors
 from providers.connect import codec_for
@@ -124,7 +125,7 @@ def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> 
     """Yield (identity, body, error) per row; a prompt that raises on a row is that row's failure."""
     prompt = kept_prompt(spec.prompt_folder, spec.prompt_file)
     codec = codec_for(spec.dialect, spec.endpoint)
-    schema, schema_name = schema_of(prompt.output_model), prompt.output_model.__name__
+    schema, schema_name = prompt.output.schema, prompt.output.name
     view = DataCaseView(
         name=spec.data_case,
         description=spec.data_case_description,

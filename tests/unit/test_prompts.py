@@ -22,16 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from batch_jobs.config import load_settings
 from batch_jobs.errors import ConfigError
-from batch_jobs.render.prompts import (
-    DataCaseView,
-    PromptModule,
-    answer_text,
-    cell_text,
-    check_output_columns,
-    load_prompt,
-    render,
-    schema_of,
-)
+from batch_jobs.render.answers import ModelOutput, OutputSchema, answer_text, cell_text, check_output_columns
+from batch_jobs.render.prompt import DataCaseView, Prompt, render
+from batch_jobs.render.prompts import load_prompt
 
 ROOT = Path(__file__).parents[2]
 PROMPT_LIB = ROOT / "prompt_lib"
@@ -44,8 +37,8 @@ FUNCTION = "def render_my_prompt(data_case, row):\n    return 'fixed', row['a']\
 VIEW = DataCaseView("tickets", "Tickets.", {"a": "The text."}, "Sort tickets.")
 
 
-def read_answer(model: type[BaseModel], text: str) -> dict[str, Any]:
-    answer = json.loads(answer_text(model, text))
+def read_answer(output: OutputSchema | type[BaseModel], text: str) -> dict[str, Any]:
+    answer = json.loads(answer_text(ModelOutput.of(output) if isinstance(output, type) else output, text))
     assert isinstance(answer, dict)
     return answer
 
@@ -56,7 +49,7 @@ def view(task: str, case: str = "external_loss") -> DataCaseView:
     return DataCaseView(case, data_case.description, data_case.mandatory_columns, entry.description)
 
 
-def shipped(task: str) -> PromptModule:
+def shipped(task: str) -> Prompt:
     return load_prompt(PROMPT_LIB, SETTINGS.tasks[task].prompt)
 
 
@@ -81,9 +74,9 @@ def no_trace_left() -> Iterator[None]:
 class TestShippedPrompts:
     @pytest.mark.parametrize("task", TASKS)
     def test_fits_the_columns_of_config_json(self, task: str) -> None:
-        model = shipped(task).output_model
-        check_output_columns(task, SETTINGS.tasks[task].output_columns, model)
-        assert set(model.model_fields) == set(SETTINGS.tasks[task].output_columns)
+        output = shipped(task).output
+        check_output_columns(task, SETTINGS.tasks[task].output_columns, output)
+        assert set(output.fields) == set(SETTINGS.tasks[task].output_columns)
 
     @pytest.mark.parametrize(("task", "case"), CASES)
     def test_says_what_config_json_says(self, task: str, case: str) -> None:
@@ -100,11 +93,11 @@ class TestShippedPrompts:
         fixed, _ = render(prompt, view(task), example_rows()[0])
         pydantic, _, rest = fixed.partition("As a pydantic model:\n")[2].partition("\n\nAs JSON, for example:\n")
         example, _, words = rest.partition("\n\nIn words: ")
-        assert pydantic.startswith(f"class {prompt.output_model.__name__}(BaseModel):")
-        assert list(read_answer(prompt.output_model, example)) == list(prompt.output_model.model_fields)
-        for name, field in prompt.output_model.model_fields.items():
+        assert pydantic.startswith(f"class {prompt.output.name}(BaseModel):")
+        assert list(read_answer(prompt.output, example)) == list(prompt.output.fields)
+        for name, field in prompt.output.schema["properties"].items():
             assert f"    {name}: str = Field(" in pydantic
-            assert field.description and field.description in pydantic
+            assert field["description"] and field["description"] in pydantic
             assert f'"{name}"' in words
 
     @pytest.mark.parametrize("task", TASKS)
@@ -184,7 +177,7 @@ class TestLoadPrompt:
         prompt = load_prompt(tmp_path, name)
         assert prompt.path == tmp_path / name
         assert prompt.sha256 == hashlib.sha256((MODEL + FUNCTION).encode()).hexdigest()
-        assert prompt.output_model.__name__ == "Answer"
+        assert prompt.output.name == "Answer"
         assert render(prompt, VIEW, {"a": "x"}) == ("fixed", "x")
 
     def test_leaves_nothing_beside_the_module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,13 +195,13 @@ class TestLoadPrompt:
         assert "text: str" in render(first, VIEW, {"a": "x"})[0]
         assert "other: str" in render(second, VIEW, {"a": "x"})[0]
         assert first.sha256 != second.sha256
-        assert list(first.output_model.model_fields) == ["text"]
+        assert list(first.output.fields) == ["text"]
 
     def test_annotations_may_be_postponed(self, tmp_path: Path) -> None:
         model = MODEL.replace("class Answer", "class Part(BaseModel):\n    n: int\n\n\nclass Answer")
         source = "from __future__ import annotations\n" + model.replace("text: str", "parts: list[Part]")
         prompt = load_prompt(tmp_path, write(tmp_path, source + "OUTPUT_MODEL = Answer\n" + FUNCTION))
-        assert read_answer(prompt.output_model, '{"parts": [{"n": 1}]}') == {"parts": [{"n": 1}]}
+        assert read_answer(prompt.output, '{"parts": [{"n": 1}]}') == {"parts": [{"n": 1}]}
 
     def test_threads_may_load_the_same_module_at_once(self, tmp_path: Path) -> None:
         slow = "from __future__ import annotations\nimport time, typing\ntime.sleep(0.02)\n" + MODEL
@@ -216,7 +209,7 @@ class TestLoadPrompt:
         name = write(tmp_path, slow + hints + FUNCTION)
         with ThreadPoolExecutor(4) as pool:
             prompts = list(pool.map(lambda _: load_prompt(tmp_path, name), range(8)))
-        assert [read_answer(prompt.output_model, '{"text": "x"}') for prompt in prompts] == [{"text": "x"}] * 8
+        assert [read_answer(prompt.output, '{"text": "x"}') for prompt in prompts] == [{"text": "x"}] * 8
 
     @pytest.mark.parametrize(
         ("file_name", "function"),
@@ -238,11 +231,11 @@ class TestLoadPrompt:
 
     def test_an_imported_model_is_not_the_answer(self, tmp_path: Path) -> None:
         source = "from batch_jobs.config import Task\n" + MODEL + FUNCTION
-        assert load_prompt(tmp_path, write(tmp_path, source)).output_model.__name__ == "Answer"
+        assert load_prompt(tmp_path, write(tmp_path, source)).output.name == "Answer"
 
     def test_output_model_picks_one_of_several(self, tmp_path: Path) -> None:
         two = MODEL + "class Other(BaseModel):\n    b: str\n\n\nOUTPUT_MODEL = Other\n"
-        assert load_prompt(tmp_path, write(tmp_path, two + FUNCTION)).output_model.__name__ == "Other"
+        assert load_prompt(tmp_path, write(tmp_path, two + FUNCTION)).output.name == "Other"
 
     def test_the_same_function_under_a_link_within_the_folder(self, tmp_path: Path) -> None:
         write(tmp_path, MODEL + FUNCTION)
@@ -326,8 +319,12 @@ class TestRefusedModules:
             load_prompt(folder, "my_prompt.py")
 
 
-def prompt_of(function: Any) -> PromptModule:
-    return PromptModule(Path("my_prompt.py"), "", BaseModel, function)
+class Nothing(BaseModel):
+    pass
+
+
+def prompt_of(function: Any) -> Prompt:
+    return Prompt(Path("my_prompt.py"), "", ModelOutput.of(Nothing), function, ())
 
 
 class TestRender:
@@ -387,16 +384,16 @@ def ticket(**values: object) -> str:
 
 class TestOutput:
     def test_output_columns_name_the_nearest_field(self) -> None:
-        check_output_columns("sort", {"title": "Title", "tags": "Tags"}, Ticket)
+        check_output_columns("sort", {"title": "Title", "tags": "Tags"}, ModelOutput.of(Ticket))
         with pytest.raises(ConfigError) as caught:
-            check_output_columns("sort", {"title": "Title", "tag": "Tags"}, Ticket)
+            check_output_columns("sort", {"title": "Title", "tag": "Tags"}, ModelOutput.of(Ticket))
         assert caught.value.message == (
             'tasks.sort.output_columns: Ticket has no field "tag"; did you mean "tags"? '
             "(there is: title, kind, tags, stars, votes)"
         )
 
     def test_the_schema_is_the_same_every_time(self) -> None:
-        first, second = (json.dumps(schema_of(shipped("summarize").output_model)) for _ in range(2))
+        first, second = (json.dumps(shipped("summarize").output.schema) for _ in range(2))
         assert first == second
         assert json.loads(first)["required"] == ["summary"]
 

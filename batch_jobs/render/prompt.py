@@ -1,0 +1,83 @@
+"""A prompt: what the LLM has to answer, and the two texts of each row, whatever kind of file it was written in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from batch_jobs.render.answers import OutputSchema
+
+
+@dataclass(frozen=True, slots=True)
+class DataCaseView:
+    """What a prompt function gets to know from config.json, as its `data_case`.
+
+    Attributes:
+        name: the data case's name (`external_loss`).
+        description: what kind of table it is.
+        mandatory_columns: column name -> what it holds, in config order.
+        task_description: what the task is.
+    """
+
+    name: str
+    description: str
+    mandatory_columns: dict[str, str]
+    task_description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A loaded and checked prompt. Not picklable: each process loads its own.
+
+    Attributes:
+        path: where it was loaded from.
+        sha256: of all that it consists of, in hex.
+        output: what the LLM has to answer.
+        render: makes a text, or (fixed part, row's part), of `(data_case, row)`; call it through `render` below.
+        files: all that it consists of.
+        columns: that it names and the table must therefore have; a prompt module does not tell.
+    """
+
+    path: Path
+    sha256: str
+    output: OutputSchema
+    render: Callable[[DataCaseView, Mapping[str, str]], object]
+    files: tuple[Path, ...]
+    columns: tuple[str, ...] = ()
+
+
+def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
+    """Render one row.
+
+    Args:
+        prompt: the prompt.
+        data_case: what config.json says about the table.
+        row: column name -> cell, for this row alone.
+
+    Returns:
+        The fixed part (the same for all rows; may be empty) and the row's part.
+
+    Raises:
+        ValueError: the prompt returned something else than that.
+        Exception: whatever the prompt itself raises; it is this row's failure.
+    """
+    result = prompt.render(data_case, row)
+    parts = ("", result) if isinstance(result, str) else result
+    if not (isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(part, str) for part in parts)):
+        raise ValueError(f"{prompt.path.name} returned {_kind(result)}; it must return a str or (fixed, row_part)")
+    if not parts[1].strip():
+        raise ValueError(f"{prompt.path.name} returned an empty text for this row")
+    return parts
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of ({', '.join(type(part).__name__ for part in value)})"
+    return type(value).__name__
+
+
+def sha256_of_parts(*parts: bytes) -> str:
+    """The hex sha256 of a prompt's files, its own first; of one file, it is that file's."""
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()

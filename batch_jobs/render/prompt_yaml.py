@@ -1,0 +1,198 @@
+"""Prompts that are YAML files of prompt_lib: texts with named placeholders, and the schema of the answer.
+
+    schema: incident.json            # a JSON Schema beside it, or written here
+    system: |                        # the same for every row: providers cache it
+      {task_description}
+      Answer with JSON of this schema: {llm_schema}
+    user: |                          # each row's own; "{context}" where it is left out
+      {context}
+
+A placeholder is a name in braces; braces around anything else, as in a piece of JSON, stay as they are. What is put in
+may hold braces, too: it is never looked at again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batch_jobs.config import nearest
+from batch_jobs.errors import ConfigError
+from batch_jobs.render.answers import JsonOutput
+from batch_jobs.render.prompt import DataCaseView, Prompt, sha256_of_parts
+
+PLACEHOLDER = re.compile(r"\{([^\W\d][^{}\n\"':,]*)\}")
+SCHEMA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.json")
+KEYS = ("system", "user", "schema")
+FIXED = ("llm_schema", "task_description", "data_description", "columns")
+"""Placeholders that are the same for every row."""
+CONTEXT = "context"
+MAX_BYTES = 1_000_000
+SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2007": " ", "\ufeff": ""})
+"""What editors and web pages put in the place of a space; a name with one in it would never be found."""
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Refuses a key that stands twice: YAML's own would take the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f'"{key.value}" stands twice', key.start_mark)
+            seen.add(key.value)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The two texts with their placeholders, and what all rows have in common."""
+
+    system: str
+    user: str
+    llm_schema: str
+
+    def render(self, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
+        """The fixed part and the row's part."""
+        columns = [f"- {name}: {meaning}" for name, meaning in data_case.mandatory_columns.items()]
+        fixed = {
+            "llm_schema": self.llm_schema,
+            "task_description": data_case.task_description,
+            "data_description": data_case.description,
+            "columns": "\n".join(columns),
+        }
+        context = {CONTEXT: _context(data_case, row)} if f"{{{CONTEXT}}}" in self.user else {}
+        return _filled(self.system, fixed), _filled(self.user, {**row, **context})
+
+
+def load_yaml(path: Path, source: bytes) -> Prompt:
+    """Read a YAML prompt, and its schema.
+
+    Args:
+        path: where it lies.
+        source: what was read there.
+
+    Raises:
+        ConfigError: it is no such file; says where and what is wrong with it.
+    """
+    found = _read(path, source)
+    schema, schema_source, files = _schema(path, found["schema"])
+    try:
+        output = JsonOutput(schema, path.stem)
+    except ValueError as error:
+        raise ConfigError(f"{files[-1]}: {error}") from error
+    system, user = (_text(path, found, key) for key in ("system", "user"))
+    if not user.strip():
+        user = f"{{{CONTEXT}}}"
+    _check_placeholders(path, system)
+    names = dict.fromkeys(PLACEHOLDER.findall(user))
+    late = [name for name in names if name in FIXED]
+    if late:
+        raise ConfigError(f"{path}: {{{late[0]}}} is the same for every row: put it into system, which is paid once")
+    texts = _Texts(system, user, json.dumps(schema, ensure_ascii=False, indent=2))
+    return Prompt(
+        path,
+        sha256_of_parts(source, *schema_source),
+        output,
+        texts.render,
+        files,
+        tuple(name for name in names if name != CONTEXT),
+    )
+
+
+def _read(path: Path, source: bytes) -> dict[str, Any]:
+    if len(source) > MAX_BYTES:
+        raise ConfigError(f"{path}: has more than {MAX_BYTES:,} bytes, so it is no prompt")
+    try:
+        found = yaml.load(source.decode("utf-8-sig"), _Loader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 text (byte {error.start:,}). Save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: is no YAML: {type(error).__name__}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: has to hold the keys {_listed(KEYS)}")
+    unknown = [str(key) for key in found if key not in KEYS]
+    if unknown:
+        raise ConfigError(
+            f'{path}: there is no key "{unknown[0]}"{nearest(unknown[0], KEYS)} (there is: {_listed(KEYS)})'
+        )
+    missing = [key for key in ("system", "schema") if found.get(key) in (None, "", {})]
+    if missing:
+        raise ConfigError(f'{path}: lacks "{missing[0]}"')
+    return found
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
+
+
+def _text(path: Path, found: Mapping[str, Any], key: str) -> str:
+    text = found.get(key) or ""
+    if not isinstance(text, str):
+        raise ConfigError(f'{path}: "{key}" has to be a text, as in: {key}: |')
+    return text.translate(SPACES).replace("\r\n", "\n").strip()
+
+
+def _schema(path: Path, given: object) -> tuple[dict[str, Any], tuple[bytes, ...], tuple[Path, ...]]:
+    """The schema, what it was read from besides the prompt, and the prompt's files."""
+    if isinstance(given, dict):
+        return given, (), (path,)
+    name = str(given)
+    if not SCHEMA_NAME.fullmatch(name):
+        raise ConfigError(f'{path}: "schema" has to be a JSON Schema, or the name of a .json file beside the prompt')
+    file = path.parent / name
+    if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
+        names = sorted(other.name for other in path.parent.glob("*.json"))
+        raise ConfigError(f"{file}: there is no such schema{nearest(name, names)}")
+    source = file.read_bytes()
+    try:
+        schema = json.loads(source)
+    except ValueError as error:
+        raise ConfigError(f"{file}: is no JSON: {error}") from error
+    return schema, (source,), (path, file)
+
+
+def _check_placeholders(path: Path, system: str) -> None:
+    for name in PLACEHOLDER.findall(system):
+        if name == CONTEXT or name not in FIXED:
+            raise ConfigError(
+                f"{path}: {{{name}}} in system{nearest(name, FIXED)}: there is {_listed(FIXED)}; "
+                "what differs from row to row belongs into user"
+            )
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """Put values in, in one pass: a brace within a value means nothing.
+
+    Raises:
+        ValueError: there is no value for a placeholder.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in values:
+            raise ValueError(f"the row has no column {{{found[1]}}}{nearest(found[1], values)}")
+        return values[found[1]]
+
+    return PLACEHOLDER.sub(value, text)
+
+
+def _context(data_case: DataCaseView, row: Mapping[str, str]) -> str:
+    """The mandatory columns as numbered data points that can't close the tag they stand in."""
+    names = enumerate(data_case.mandatory_columns, 1)
+    points = "\n".join(f"{number}: {name}: {_as_data(row[name])}" for number, name in names)
+    return f"<data_points>\n{points}\n</data_points>"
+
+
+def _as_data(value: str) -> str:
+    return re.sub(r"<(?=[^\w<>]*data_points)", "&lt;", value, flags=re.IGNORECASE)

@@ -1,0 +1,72 @@
+"""docs/prompts.md, followed to the letter: a task without a line of Python, in both modes, at every provider."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.kit import Cli, losses, own_answer, read_csv, write_csv
+from tests.conftest import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "prompts.md").read_text("utf-8")
+ROWS = 40
+CASE = ("--task", "severity", "--data-case", "external_loss", "--yes", "--json")
+
+
+def block(name: str) -> str:
+    """The file that the page shows under its name."""
+    found = re.search(rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert found, name
+    return found[1]
+
+
+@pytest.fixture
+def project(cli: Cli) -> Cli:
+    """A project with the page's task."""
+    for name in ("prompt_lib/severity.yaml", "prompt_lib/severity.json"):
+        (cli.folder / name).write_text(block(name), "utf-8")
+    config = json.loads((cli.folder / "config.json").read_text("utf-8"))
+    config["tasks"].update(json.loads(block("config.json")))
+    (cli.folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return cli
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_csv(tmp_path / "losses.csv", losses(ROWS))
+
+
+@pytest.mark.parametrize("mode", ["batch", "concurrent"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
+def test_the_task_of_the_page_runs(project: Cli, file: Path, provider: str, mode: str) -> None:
+    output = project.folder / "out.csv"
+    result = project("run", "--file", file, *CASE, "--provider", provider, "--mode", mode, "--output", output)
+    assert result.code == 0, result.err
+    rows = read_csv(output)
+    assert len(rows) == ROWS
+    assert {row["severity"] for row in rows} <= {"low", "medium", "high"}
+    assert all(row["severity_status"] == "ok" and own_answer(row, "why") for row in rows)
+
+
+def test_prompt_and_schema_are_kept_with_the_job_and_a_changed_schema_asks_anew(project: Cli, file: Path) -> None:
+    first = project("run", "--file", file, *CASE)
+    assert (first.code, first.json["sent"]) == (0, ROWS)
+    kept = project.folder / "batch_input" / first.json["task_id"] / "prompt"
+    assert {path.name for path in kept.iterdir()} == {"severity.yaml", "severity.json"}
+    assert project("run", "--file", file, *CASE).json["sent"] == 0
+    schema = project.folder / "prompt_lib" / "severity.json"
+    schema.write_text(schema.read_text("utf-8").replace('"high"', '"high", "extreme"'), "utf-8")
+    assert project("run", "--file", file, *CASE).json["sent"] == ROWS
+    assert project("check-store").code == 0
+
+
+def test_a_placeholder_that_is_no_column_is_named_before_anything_is_kept(project: Cli, file: Path) -> None:
+    prompt = project.folder / "prompt_lib" / "severity.yaml"
+    prompt.write_text(prompt.read_text("utf-8").replace("{nfr_taxonomy}", "{nfr_taxnomy}"), "utf-8")
+    result = project("run", "--file", file, *CASE)
+    assert result.code == 2
+    assert 'the prompt names what is no column: {nfr_taxnomy} (did you mean "nfr_taxonomy"?)' in result.err
+    assert project("jobs", "--json").out == "[]\n"
