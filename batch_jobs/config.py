@@ -39,12 +39,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Clean(_Strict):
+    """What is done to the cells that a prompt sees."""
+
+    unescape: bool = False
+    collapse: bool = False
+    trim: bool = False
+    null_tokens: bool | tuple[str, ...] = False
+
+
 class DataCase(_Strict):
     """One kind of input table of a task."""
 
     description: str
     mandatory_columns: dict[str, str] = Field(min_length=1)
     identity_columns: tuple[str, ...] = ()
+    clean: Clean = Clean()
 
     @property
     def identity(self) -> tuple[str, ...]:

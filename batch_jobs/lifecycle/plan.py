@@ -13,13 +13,14 @@ from itertools import count as count_from
 from operator import not_
 from typing import Any
 
-from batch_jobs.config import Store, pick
+from batch_jobs.config import Clean, Store, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
 from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import Dialect, EventName, Layout, Mode, Phase
 from batch_jobs.render.bodies import BYTES_PER_TOKEN, cut, tokens_of
+from batch_jobs.render.cleaning import COMMON_NULLS, Cleaning
 from batch_jobs.render.items import figures, first_errors, read_fingerprints, read_lengths
 from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
@@ -133,7 +134,14 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         endpoint=job.endpoint,
         model=job.model,
         parameters=job.parameters,
+        cleaning=_cleaning(data_case.clean),
     )
+
+
+def _cleaning(clean: Clean) -> Cleaning:
+    common = COMMON_NULLS if clean.null_tokens is True else ()
+    tokens = common if isinstance(clean.null_tokens, bool) else clean.null_tokens
+    return Cleaning(unescape=clean.unescape, collapse=clean.collapse, trim=clean.trim, null_tokens=tokens)
 
 
 def _keep_prompt(project: Project, job: Job, spec: RenderSpec) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from batch_jobs.models import Dialect, Parameters
+from batch_jobs.render.cleaning import AS_IT_IS, Cleaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class RenderSpec:
     Attributes:
         snapshot: Parquet of the upload's rows.
         plan: folder for what the workers write.
+        cleaning: of the cells that the prompt sees; the identity is that of the cells as they are.
         realm: keeps answers apart that look alike but are not: sandbox or real, and the provider's name.
     """
 
@@ -37,6 +39,7 @@ class RenderSpec:
     endpoint: str | None
     model: str
     parameters: Parameters
+    cleaning: Cleaning = AS_IT_IS
 
     def fingerprint_prefix(self) -> bytes:
         """Everything of a call's identity that is not in its body."""

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from batch_jobs.arrow import digests, integers, texts
 from batch_jobs.models import SHEET_ROW, Request
+from batch_jobs.render.cleaning import cleaner
 from batch_jobs.render.prompt import DataCaseView, render
 from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.render.spec import Beginning, RenderSpec, identity
@@ -132,9 +133,12 @@ def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> 
         mandatory_columns=spec.mandatory_columns,
         task_description=spec.task_description,
     )
+    clean = cleaner(spec.cleaning)
     for values in zip(*table.values(), strict=True):
         row = dict(zip(names, values, strict=True))
         who = identity([row[name] for name in spec.identity_columns])
+        if clean is not None:
+            row = {name: clean(cell) for name, cell in row.items()}
         try:
             fixed, text = render(prompt, view, row)
             body = codec.encode_body(Request(fixed, text, schema, schema_name, spec.model, spec.parameters))

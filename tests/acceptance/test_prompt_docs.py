@@ -70,3 +70,22 @@ def test_a_placeholder_that_is_no_column_is_named_before_anything_is_kept(projec
     assert result.code == 2
     assert 'the prompt names what is no column: {nfr_taxnomy} (did you mean "nfr_taxonomy"?)' in result.err
     assert project("jobs", "--json").out == "[]\n"
+
+
+def test_cells_are_clean_for_the_prompt_and_untouched_in_the_file(project: Cli, tmp_path: Path) -> None:
+    found = re.search(r'^"clean": (\{.*\})$', PAGE, re.MULTILINE)
+    assert found
+    config = json.loads((project.folder / "config.json").read_text("utf-8"))
+    config["tasks"]["severity"]["data_cases"]["external_loss"]["clean"] = json.loads(found[1])
+    (project.folder / "config.json").write_text(json.dumps(config), "utf-8")
+    plain = losses(2)
+    messy = [
+        {**row, "DescriptionOfEvent": f"  {row['DescriptionOfEvent'].replace(', ', chr(92) + ', ')}\n"} for row in plain
+    ]
+    rows = [*plain, *messy, {**plain[0], "nfr_taxonomy": " [None] "}, {**plain[0], "nfr_taxonomy": ""}]
+    output = project.folder / "out.csv"
+    result = project("run", "--file", write_csv(tmp_path / "messy.csv", rows), *CASE, "--output", output)
+    assert (result.code, result.json["rows"], result.json["sent"]) == (0, 6, 3)
+    written = read_csv(output)
+    assert [{name: row[name] for name in rows[0]} for row in written] == rows
+    assert [written[0]["why"], written[1]["why"]] == [written[2]["why"], written[3]["why"]]
