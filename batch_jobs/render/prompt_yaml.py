@@ -167,8 +167,8 @@ def _check_placeholders(path: Path, system: str) -> None:
     for name in PLACEHOLDER.findall(system):
         if name == CONTEXT or name not in FIXED:
             raise ConfigError(
-                f"{path}: {{{name}}} in system{nearest(name, FIXED)}: there is {_listed(FIXED)}; "
-                "what differs from row to row belongs into user"
+                f"{path}: {{{name}}} is no placeholder of system{nearest(name, FIXED)} (there is: {_listed(FIXED)}). "
+                "What differs from row to row belongs into user"
             )
 
 

@@ -117,8 +117,11 @@ def test_a_row_without_the_column_is_that_rows_failure(tmp_path: Path) -> None:
         ("system: a\nschema: ticket.json\nsytem: b\n", 'there is no key "sytem"; did you mean "system"'),
         ("system: a\nsystem: b\nschema: ticket.json\n", '"system" stands twice'),
         ("system: [a]\nschema: ticket.json\n", '"system" has to be a text'),
-        ("system: '{what}'\nschema: ticket.json\n", r"\{what\} in system.*belongs into user"),
-        ("system: '{lm_schema}'\nschema: ticket.json\n", r"\{lm_schema\} in system; did you mean \"llm_schema\""),
+        ("system: '{what}'\nschema: ticket.json\n", r"\{what\} is no placeholder of system.*belongs into user"),
+        (
+            "system: '{lm_schema}'\nschema: ticket.json\n",
+            r"\{lm_schema\} is no placeholder of system; did you mean \"llm_schema\"",
+        ),
         ("system: a\nuser: '{llm_schema}'\nschema: ticket.json\n", r"\{llm_schema\} is the same for every row"),
         ("system: a\nschema: tikcet.json\n", 'there is no such schema; did you mean "ticket.json"'),
         ("system: a\nschema: ../ticket.json\n", "name of a .json file beside the prompt"),
