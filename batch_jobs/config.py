@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -48,6 +48,18 @@ class Clean(_Strict):
     null_tokens: bool | tuple[str, ...] = False
 
 
+class Context(_Strict):
+    """How a row is shown where a prompt says {context}."""
+
+    columns: Literal["mandatory", "all"] = "mandatory"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    order: Literal["given", "file", "alphabetical"] = "given"
+    template: Annotated[str, StringConstraints(pattern=r"\{value\}")] = "{number}: {name}: {value}"
+    max_cell_chars: int | None = Field(default=None, gt=0)
+    max_chars: int | None = Field(default=None, gt=0)
+
+
 class DataCase(_Strict):
     """One kind of input table of a task."""
 
@@ -55,6 +67,7 @@ class DataCase(_Strict):
     mandatory_columns: dict[str, str] = Field(min_length=1)
     identity_columns: tuple[str, ...] = ()
     clean: Clean = Clean()
+    context: Context = Context()
 
     @property
     def identity(self) -> tuple[str, ...]:

@@ -64,6 +64,9 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
     known = f"; {figures.known:,} answered before" if figures.known else ""
     sends = f", {figures.to_send:,} to send in {where}" if figures.to_send else ", nothing to send"
     lines = [line("plan", f"{count(figures.rows, 'row')} = {count(figures.items, 'item')}{known}{sends}")]
+    if figures.cut_rows:
+        rows = count(figures.cut_rows, "row")
+        lines.append(line("shortened", f"{rows}, in the prompt and not in your file, as config.json asks"))
     if figures.failed_rows:
         first = "; ".join(f"row {number:,}: {why}" for number, why in figures.first_errors[:3])
         lines.append(line("prompt", f"{count(figures.failed_rows, 'row')} can't be rendered ({first})", "yellow"))

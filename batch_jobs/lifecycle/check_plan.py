@@ -77,7 +77,8 @@ def check_prompt(look: Look) -> None:
     if not kept:
         look.add(Kind.PROMPT, folder, "holds no prompt")
     elif look.job.prompt_sha256 not in kept:
-        look.add(Kind.PROMPT, folder, "is not the prompt that the job was planned with: its sha256 differs")
+        file = next(iter(kept.values()))
+        look.add(Kind.PROMPT, file, "is not the prompt that the job was planned with: its sha256 differs")
 
 
 def check_plan(look: Look) -> None:

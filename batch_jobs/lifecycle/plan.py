@@ -13,7 +13,7 @@ from itertools import count as count_from
 from operator import not_
 from typing import Any
 
-from batch_jobs.config import Clean, Store, pick
+from batch_jobs.config import Clean, Context, Store, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
 from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.room import Weight, waves
@@ -21,7 +21,8 @@ from batch_jobs.lifecycle.run import Progress, Run
 from batch_jobs.models import Dialect, EventName, Layout, Mode, Phase
 from batch_jobs.render.bodies import BYTES_PER_TOKEN, cut, tokens_of
 from batch_jobs.render.cleaning import COMMON_NULLS, Cleaning
-from batch_jobs.render.items import figures, first_errors, read_fingerprints, read_lengths
+from batch_jobs.render.context import ContextRules
+from batch_jobs.render.items import cut_rows, figures, first_errors, read_fingerprints, read_lengths
 from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.prompts import load_prompt
@@ -42,6 +43,7 @@ class PlanFigures:
         items: distinct requests.
         known: of these, answered before.
         failed_rows: rows whose prompt could not be rendered.
+        cut_rows: rows of which something was left out of their prompt, as config.json asks.
         first_errors: the first of them: (row as the spreadsheet shows it, why).
         waves: in how many goes the batches are sent, where the provider's queue does not take all of them at once.
         input_tokens: estimate for all that is to send, a token per 4 bytes.
@@ -55,6 +57,7 @@ class PlanFigures:
     items: int
     known: int
     failed_rows: int
+    cut_rows: int
     first_errors: list[tuple[int, str]]
     shards: int
     waves: int
@@ -74,7 +77,7 @@ class PlanFigures:
 def plan_of(job: Job) -> PlanFigures:
     """A planned job's figures."""
     assert job.plan is not None
-    known = {"waves": 1, **job.plan}  # plans of older versions do not tell
+    known = {"waves": 1, "cut_rows": 0, **job.plan}  # plans of older versions do not tell
     values: dict[str, Any] = {name: known[name] for name in PlanFigures.__slots__}
     values["first_errors"] = [tuple(entry) for entry in values["first_errors"]]
     return PlanFigures(**{**values, "mode": Mode(values["mode"])})
@@ -135,7 +138,13 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         model=job.model,
         parameters=job.parameters,
         cleaning=_cleaning(data_case.clean),
+        context=_context(data_case.context),
     )
+
+
+def _context(context: Context) -> ContextRules:
+    values = context.model_dump(exclude={"columns"})
+    return ContextRules(all_columns=context.columns == "all", **values)
 
 
 def _cleaning(clean: Clean) -> Cleaning:
@@ -174,6 +183,7 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
         items=total,
         known=known,
         failed_rows=failed,
+        cut_rows=cut_rows(spec.plan) if spec.context.cuts else 0,
         first_errors=first_errors(spec.plan) if failed else [],
         shards=len(weights),
         waves=waves(weights, queue.limits),

@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from batch_jobs import system
@@ -203,7 +204,8 @@ def _limits(project: Project) -> IntakeLimits:
 
 
 def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
-    wanted = dict.fromkeys([*data_case.mandatory_columns, *data_case.identity_columns])
+    named = data_case.mandatory_columns, data_case.identity_columns, data_case.context.include
+    wanted = dict.fromkeys(chain.from_iterable(named))
     missing = [name for name in wanted if name not in table.columns]
     if not missing:
         return

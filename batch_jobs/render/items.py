@@ -144,6 +144,11 @@ def figures(plan: Path) -> tuple[int, int]:
     return failed, int(pq.read_metadata(plan / "items.parquet").num_rows)
 
 
+def cut_rows(plan: Path) -> int:
+    """Rows of which something was left out of their prompt."""
+    return sum(cut > 0 for (cut,) in _stream(plan / "rows.parquet", ("cut",)))
+
+
 def first_errors(plan: Path, limit: int = 5) -> list[tuple[int, str]]:
     """The first rows whose prompt failed: (row number as the spreadsheet shows it, why)."""
     rows = _stream(plan / "rows.parquet", ("number", "error"))

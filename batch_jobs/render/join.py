@@ -139,6 +139,7 @@ def _rows(table: Any, numbers: Any, first: int, alternates: set[int]) -> Any:
         "number": table["number"],
         "identity": table["identity"],
         "error": table["error"],
+        "cut": table["cut"],
         "item": numbers.cast(pa.int64()),
         "fingerprint": table["fingerprint"],
         "alternate": pc.is_in(table["row"], value_set=integers(sorted(later))),

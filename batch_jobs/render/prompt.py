@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batch_jobs.render.answers import OutputSchema
+from batch_jobs.render.context import MANDATORY, ContextRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +21,28 @@ class DataCaseView:
         description: what kind of table it is.
         mandatory_columns: column name -> what it holds, in config order.
         task_description: what the task is.
+        context: how a row is shown where a prompt says {context}.
     """
 
     name: str
     description: str
     mandatory_columns: dict[str, str]
     task_description: str
+    context: ContextRules = MANDATORY
+
+
+class Rendered(NamedTuple):
+    """A row's two texts.
+
+    Attributes:
+        fixed: the same for all rows; may be empty.
+        text: the row's part.
+        cut: characters of the row that were left out of it.
+    """
+
+    fixed: str
+    text: str
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,12 @@ class Prompt:
 
 
 def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
+    """The two texts of a row; see `rendered`."""
+    made = rendered(prompt, data_case, row)
+    return made.fixed, made.text
+
+
+def rendered(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> Rendered:
     """Render one row.
 
     Args:
@@ -56,18 +80,17 @@ def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> t
         data_case: what config.json says about the table.
         row: column name -> cell, for this row alone.
 
-    Returns:
-        The fixed part (the same for all rows; may be empty) and the row's part.
-
     Raises:
         ValueError: the prompt returned something else than that.
         Exception: whatever the prompt itself raises; it is this row's failure.
     """
     result = prompt.render(data_case, row)
     parts = ("", result) if isinstance(result, str) else result
-    if not (isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(part, str) for part in parts)):
-        raise ValueError(f"{prompt.path.name} returned {_kind(result)}; it must return a str or (fixed, row_part)")
-    if not parts[1].strip():
+    if not isinstance(parts, Rendered):
+        if not (isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(part, str) for part in parts)):
+            raise ValueError(f"{prompt.path.name} returned {_kind(result)}; it must return a str or (fixed, row_part)")
+        parts = Rendered(*parts)
+    if not parts.text.strip():
         raise ValueError(f"{prompt.path.name} returned an empty text for this row")
     return parts
 

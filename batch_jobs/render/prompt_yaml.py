@@ -25,7 +25,8 @@ import yaml
 from batch_jobs.config import nearest
 from batch_jobs.errors import ConfigError
 from batch_jobs.render.answers import JsonOutput
-from batch_jobs.render.prompt import DataCaseView, Prompt, sha256_of_parts
+from batch_jobs.render.context import context_of
+from batch_jobs.render.prompt import DataCaseView, Prompt, Rendered, sha256_of_parts
 
 PLACEHOLDER = re.compile(r"\{([^\W\d][^{}\n\"':,]*)\}")
 SCHEMA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.json")
@@ -60,7 +61,7 @@ class _Texts:
     user: str
     llm_schema: str
 
-    def render(self, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
+    def render(self, data_case: DataCaseView, row: Mapping[str, str]) -> Rendered:
         """The fixed part and the row's part."""
         columns = [f"- {name}: {meaning}" for name, meaning in data_case.mandatory_columns.items()]
         fixed = {
@@ -69,8 +70,10 @@ class _Texts:
             "data_description": data_case.description,
             "columns": "\n".join(columns),
         }
-        context = {CONTEXT: _context(data_case, row)} if f"{{{CONTEXT}}}" in self.user else {}
-        return _filled(self.system, fixed), _filled(self.user, {**row, **context})
+        values, cut = dict(row), 0
+        if f"{{{CONTEXT}}}" in self.user:
+            values[CONTEXT], cut = context_of(data_case.context, data_case.mandatory_columns, row)
+        return Rendered(_filled(self.system, fixed), _filled(self.user, values), cut)
 
 
 def load_yaml(path: Path, source: bytes) -> Prompt:
@@ -185,14 +188,3 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
         return values[found[1]]
 
     return PLACEHOLDER.sub(value, text)
-
-
-def _context(data_case: DataCaseView, row: Mapping[str, str]) -> str:
-    """The mandatory columns as numbered data points that can't close the tag they stand in."""
-    names = enumerate(data_case.mandatory_columns, 1)
-    points = "\n".join(f"{number}: {name}: {_as_data(row[name])}" for number, name in names)
-    return f"<data_points>\n{points}\n</data_points>"
-
-
-def _as_data(value: str) -> str:
-    return re.sub(r"<(?=[^\w<>]*data_points)", "&lt;", value, flags=re.IGNORECASE)

@@ -43,11 +43,11 @@ def kept_prompt(folder: Path, file_name: str) -> Prompt:
     return load_prompt(folder, file_name)
 
 
-def sha256s_in(folder: Path) -> set[str]:
-    """What the prompt that is kept in a job's folder may have as its sha256, told without running it."""
-    prompts = (path for path in folder.glob("*") if PLAIN_FILE_NAME.fullmatch(path.name))
-    schemas = [(), *((path.read_bytes(),) for path in folder.glob("*.json"))]
-    return {sha256_of_parts(path.read_bytes(), *schema) for path in prompts for schema in schemas}
+def sha256s_in(folder: Path) -> dict[str, Path]:
+    """What the prompt that is kept in a job's folder may have as its sha256, and its file; told without running it."""
+    prompts = [folder / name for name in _names_in(folder)]
+    schemas = [(), *((path.read_bytes(),) for path in sorted(folder.glob("*.json")))]
+    return {sha256_of_parts(path.read_bytes(), *schema): path for path in prompts for schema in schemas}
 
 
 def _find(folder: Path, file_name: str) -> Path:

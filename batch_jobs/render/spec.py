@@ -12,6 +12,7 @@ import orjson
 
 from batch_jobs.models import Dialect, Parameters
 from batch_jobs.render.cleaning import AS_IT_IS, Cleaning
+from batch_jobs.render.context import MANDATORY, ContextRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class RenderSpec:
         snapshot: Parquet of the upload's rows.
         plan: folder for what the workers write.
         cleaning: of the cells that the prompt sees; the identity is that of the cells as they are.
+        context: how a row is shown where the prompt says so.
         realm: keeps answers apart that look alike but are not: sandbox or real, and the provider's name.
     """
 
@@ -40,6 +42,7 @@ class RenderSpec:
     model: str
     parameters: Parameters
     cleaning: Cleaning = AS_IT_IS
+    context: ContextRules = MANDATORY
 
     def fingerprint_prefix(self) -> bytes:
         """Everything of a call's identity that is not in its body."""

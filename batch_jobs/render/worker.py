@@ -14,13 +14,15 @@ from typing import IO, Any
 from batch_jobs.arrow import digests, integers, texts
 from batch_jobs.models import SHEET_ROW, Request
 from batch_jobs.render.cleaning import cleaner
-from batch_jobs.render.prompt import DataCaseView, render
+from batch_jobs.render.prompt import DataCaseView, rendered
 from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.render.spec import Beginning, RenderSpec, identity
 from batch_jobs.storage.files import adopt, store_errors
 from providers.connect import codec_for
 
 ERROR_CHARS = 300
+NEWEST_COLUMN = "cut"
+"""Of the index: a file without it was made by an older version."""
 
 
 def bodies_path(plan: Path, segment: int) -> Path:
@@ -29,7 +31,7 @@ def bodies_path(plan: Path, segment: int) -> Path:
 
 
 def index_path(plan: Path, segment: int) -> Path:
-    """Parquet beside a segment, a line per row: row, number, identity, fingerprint, error, and where its body lies.
+    """Parquet beside a segment, a line a row: row, number, identity, fingerprint, error, cut, and where its body lies.
 
     That is `offset` and `length` of its own bytes, after the first `shared` bytes of the file.
     """
@@ -58,7 +60,9 @@ def render_segment(spec: RenderSpec, segment: int, first_row: int) -> int:
 
     target = index_path(spec.plan, segment)
     if target.exists():
-        return int(pq.read_metadata(target).num_rows)
+        done = pq.read_metadata(target)
+        if NEWEST_COLUMN in done.schema.names:  # else an older version made it
+            return int(done.num_rows)
     with store_errors(target):
         return _write_segment(spec, segment, first_row, target)
 
@@ -84,18 +88,19 @@ def _write_segment(spec: RenderSpec, segment: int, first_row: int, target: Path)
 def _render_rows(spec: RenderSpec, table: dict[str, list[Any]], first_row: int, handle: IO[bytes]) -> dict[str, Any]:
     """Render rows into `handle`; returns the index, column by column."""
     numbers = table.pop(SHEET_ROW)
-    rendered = _bodies(spec, list(table), table)
-    first = list(islice(rendered, 2))
-    beginning = Beginning(spec.fingerprint_prefix(), _alike([body for _, body, _ in first if body]))
+    made = _bodies(spec, list(table), table)
+    first = list(islice(made, 2))
+    beginning = Beginning(spec.fingerprint_prefix(), _alike([body for _, body, _, _ in first if body]))
     handle.write(beginning.text)
     written = len(beginning.text)
     places: dict[bytes | None, tuple[int, int, int]] = {None: (0, 0, 0)}
-    identities, calls, errors = list[str](), list[bytes | None](), list[str | None]()
-    for row_identity, body, error in chain(first, rendered):
+    identities, calls, errors, cuts = list[str](), list[bytes | None](), list[str | None](), list[int]()
+    for row_identity, body, error, cut in chain(first, made):
         call, shared, own = beginning.split(body) if body else (None, 0, b"")
         identities.append(row_identity)
         calls.append(call)
         errors.append(error)
+        cuts.append(cut)
         if call not in places:
             places[call] = written, len(own), shared
             handle.write(own)
@@ -110,6 +115,7 @@ def _render_rows(spec: RenderSpec, table: dict[str, list[Any]], first_row: int, 
         "length": integers(lengths),
         "shared": integers(shares),
         "error": texts(errors),
+        "cut": integers(cuts),
     }
 
 
@@ -122,8 +128,10 @@ def _alike(bodies: list[bytes]) -> bytes:
     return one[:length]
 
 
-def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> Iterator[tuple[str, bytes, str | None]]:
-    """Yield (identity, body, error) per row; a prompt that raises on a row is that row's failure."""
+def _bodies(
+    spec: RenderSpec, names: list[str], table: dict[str, list[Any]]
+) -> Iterator[tuple[str, bytes, str | None, int]]:
+    """Yield (identity, body, error, characters cut off) a row; a prompt that raises on a row is that row's failure."""
     prompt = kept_prompt(spec.prompt_folder, spec.prompt_file)
     codec = codec_for(spec.dialect, spec.endpoint)
     schema, schema_name = prompt.output.schema, prompt.output.name
@@ -132,6 +140,7 @@ def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> 
         description=spec.data_case_description,
         mandatory_columns=spec.mandatory_columns,
         task_description=spec.task_description,
+        context=spec.context,
     )
     clean = cleaner(spec.cleaning)
     for values in zip(*table.values(), strict=True):
@@ -140,12 +149,12 @@ def _bodies(spec: RenderSpec, names: list[str], table: dict[str, list[Any]]) -> 
         if clean is not None:
             row = {name: clean(cell) for name, cell in row.items()}
         try:
-            fixed, text = render(prompt, view, row)
+            fixed, text, cut = rendered(prompt, view, row)
             body = codec.encode_body(Request(fixed, text, schema, schema_name, spec.model, spec.parameters))
         except (Exception, SystemExit) as error:  # the users' own code: whatever it raises belongs to this row
-            yield who, b"", _said(error)
+            yield who, b"", _said(error), 0
             continue
-        yield who, body, None
+        yield who, body, None, cut
 
 
 def _said(error: BaseException) -> str:

@@ -89,3 +89,28 @@ def test_cells_are_clean_for_the_prompt_and_untouched_in_the_file(project: Cli, 
     written = read_csv(output)
     assert [{name: row[name] for name in rows[0]} for row in written] == rows
     assert [written[0]["why"], written[1]["why"]] == [written[2]["why"], written[3]["why"]]
+
+
+def test_a_row_shows_what_the_data_case_says(project: Cli, file: Path) -> None:
+    found = re.search(r'^"context": (\{.*?^\})$', PAGE, re.DOTALL | re.MULTILINE)
+    assert found
+    context = {**json.loads(found[1]), "max_cell_chars": 30}
+    config = json.loads((project.folder / "config.json").read_text("utf-8"))
+    config["tasks"]["severity"]["data_cases"]["external_loss"]["context"] = context
+    (project.folder / "config.json").write_text(json.dumps(config), "utf-8")
+    done = project("run", "--file", file, *CASE[:-1], "--mode", "batch")
+    assert done.code == 0, done.err
+    assert f"shortened     {ROWS} rows, in the prompt and not in your file" in done.err + done.out
+    (shard,) = (project.folder / "batch_input").glob("*/round-0/shard-0000.jsonl")
+    body = json.loads(shard.read_text("utf-8").splitlines()[0])["body"]
+    text = next(message["content"] for message in body["messages"] if message["role"] == "user")
+    shown = losses(1)[0]["DescriptionOfEvent"][:30]
+    assert f"<data_points>\n- DescriptionOfEvent: {shown}…\n- nfr_taxonomy: Fraud\n</data_points>" in text
+
+
+def test_a_file_without_a_column_that_is_shown_is_refused(project: Cli, file: Path) -> None:
+    config = json.loads((project.folder / "config.json").read_text("utf-8"))
+    config["tasks"]["severity"]["data_cases"]["external_loss"]["context"] = {"include": ["region"]}
+    (project.folder / "config.json").write_text(json.dumps(config), "utf-8")
+    result = project("run", "--file", file, *CASE)
+    assert (result.code, '"region"' in result.err) == (2, True)

@@ -110,7 +110,7 @@ def render_test_prompt(data_case, row):
 
 def test_the_failed_sync_of_a_worker_is_this_process_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_failed_sync", None)
-    spec = make_spec(tmp_path, {"what": ["a"]})
+    spec = make_spec(tmp_path, {"what": ["a", "b"]}, group_rows=1)  # a range alone would break this process's fsync
     (tmp_path / "prompt" / "test_prompt.py").write_text(FSYNC_FAILS)
     with pytest.raises(SyncFailed, match=r"bodies-00000\.tmp: the disk could not make data durable"):
         render_all(spec, lambda _: None, Workers())

@@ -26,6 +26,7 @@ FIGURES = PlanFigures(
     items=1_900,
     known=100,
     failed_rows=0,
+    cut_rows=0,
     first_errors=[],
     shards=2,
     waves=1,
