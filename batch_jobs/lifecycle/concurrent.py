@@ -88,7 +88,7 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
                 going.look()
                 if group and merger.tally.looks_like_mass_error(project.settings.rounds) and has_mass_error(run, job):
                     pool.halt()
-                filing.add([settled.attempt.item for settled in group if settled.ends])
+                filing.add([settled.attempt.item for settled in group if settled.attempt.answered])
                 tell()
         filing.finish(goes_on=not going.stopped())
     if pool.left:
@@ -184,15 +184,15 @@ class _Filing:
 
     def __init__(self, run: Run, job: Job, waiting: list[int], executor: ThreadPoolExecutor) -> None:
         self._run, self._job, self._executor = run, job, executor
-        self._done, self._ended = list[int](), set[int]()
+        self._done, self._answered = list[int](), set[int]()
         self._waiting = [] if layout_of(job) is Layout.PACKED else waiting
         self._under_way: Future[int] | None = None
         self._began = run.project.gates.clock()
 
     def add(self, done: list[int]) -> None:
-        """Note items that have ended; where nothing is under way, go on with what is worth it. Never waits."""
+        """Note items that are answered; where nothing is under way, go on with what is worth it. Never waits."""
         self._done += done
-        self._ended.update(done)
+        self._answered.update(done)
         if self._under_way is not None and not self._under_way.done():
             return
         if len(self._done) >= FILE_EVERY:
@@ -204,7 +204,7 @@ class _Filing:
         """Do what is left; returns when all is done.
 
         Args:
-            goes_on: what is still open waits for an operator or for a provider, so it has to have its folders.
+            goes_on: what has no answer gets its folders, too: it waits for an operator or a provider, or it failed.
         """
         self._file()
         while self._waiting and goes_on:
@@ -225,6 +225,6 @@ class _Filing:
         """Make the folders of the last items that wait and have none yet."""
         self._settle()
         self._waiting, last = self._waiting[:-FILE_EVERY], self._waiting[-FILE_EVERY:]
-        still = [item for item in last if item not in self._ended]
+        still = [item for item in last if item not in self._answered]
         if still:
             self._under_way = self._executor.submit(expect_folders, self._run.project, self._job, still)

@@ -59,6 +59,11 @@ class Attempt:
     result: ItemResult
     provisional: bool = False
 
+    @property
+    def answered(self) -> bool:
+        """Whether it gave the item its answer."""
+        return self.result.outcome is Outcome.SUCCEEDED
+
 
 @dataclass
 class Tally:
@@ -103,7 +108,7 @@ class Merger:
     def merge_now(self, attempts: Sequence[Attempt], records: Mapping[int, ItemRecord]) -> None:
         """Merge attempts of the concurrent path, whose results are checked; several at one item end with the last."""
         fresh = [attempt for attempt in attempts if not attempt.provisional and records[attempt.item].outcome is None]
-        self.run.project.cache.put([self._answer(attempt, records) for attempt in fresh if _ok(attempt)])
+        self.run.project.cache.put([self._answer(attempt, records) for attempt in fresh if attempt.answered])
         endings = {attempt.item: self._ending(attempt, records[attempt.item]) for attempt in fresh}
         with self.run.write() as connection:
             calls.add_all(connection, [self._call(attempt) for attempt in attempts if attempt.result.billed])
@@ -343,7 +348,3 @@ def _batch_wide(shard: Shard) -> tuple[Outcome, str, str, bool]:
             return Outcome.ERRORED, code, str(problem["message"]), code in QUEUE_CODES
         case _:
             return Outcome.MISSING, "missing", "the provider's results do not hold this item", True
-
-
-def _ok(attempt: Attempt) -> bool:
-    return attempt.result.outcome is Outcome.SUCCEEDED

@@ -215,6 +215,12 @@ def test_a_job_that_waits_for_its_account_shows_what_waits(world: World) -> None
     assert (folders_of(world, "to_process"), len(folders_of(world, "processed"))) == (set(), ITEMS)
 
 
+def test_what_has_failed_is_shown_among_what_is_still_to_do(world: World) -> None:
+    world.provider.call = for_event("event-3", raising(RequestRejected("too long", code="too_long")))
+    assert world.run() is Came.DONE
+    assert (len(folders_of(world, "to_process")), len(folders_of(world, "processed"))) == (1, ITEMS - 1)
+
+
 def test_a_job_that_takes_its_time_shows_what_waits_beside_its_calls(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
