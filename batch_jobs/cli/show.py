@@ -58,11 +58,8 @@ def file_line(job: Job) -> str:
 
 def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list[str]:
     """What it will take, before anything is sent."""
-    where = count(figures.shards, "batch") if figures.mode is Mode.BATCH else "single calls"
-    if figures.mode is Mode.BATCH and figures.waves > 1:
-        where += f", {figures.waves:,} waves: the provider's queue takes no more at once"
     known = f"; {figures.known:,} answered before" if figures.known else ""
-    sends = f", {figures.to_send:,} to send in {where}" if figures.to_send else ", nothing to send"
+    sends = f", {figures.to_send:,} to send in {_ways(figures)}" if figures.to_send else ", nothing to send"
     lines = [line("plan", f"{count(figures.rows, 'row')} = {count(figures.items, 'item')}{known}{sends}")]
     if figures.cut_rows:
         rows = count(figures.cut_rows, "row")
@@ -82,6 +79,13 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
     else:
         lines.append(line("columns", ", ".join(job.output_columns.values())))
     return lines
+
+
+def _ways(figures: PlanFigures) -> str:
+    if figures.mode is not Mode.BATCH:
+        return "single calls"
+    waves = f", {figures.waves:,} waves: the provider's queue takes no more at once" if figures.waves > 1 else ""
+    return count(figures.shards, "batch") + waves
 
 
 def _cost(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> str:

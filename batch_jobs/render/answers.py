@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
@@ -121,10 +121,7 @@ class JsonOutput:
             raise ValueError(f"not valid JSON: {shorten(str(error))}") from None
         problems = list(self._validator.iter_errors(answer))
         if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            place = shorten(".".join(map(str, problems[0].instance_path)))
-            said = shorten(problems[0].message)
-            raise ValueError(f'field "{place}": {said}{more}' if place else f"{said}{more}")
+            raise ValueError(_said(_place(problems[0].instance_path), problems[0].message, _more(problems)))
         return answer
 
 
@@ -175,8 +172,7 @@ def _reason(error: ValidationError) -> str:
     """The first problem in a few words, and how many there are besides."""
     problems = error.errors(include_url=False, include_input=False)
     first = problems[0]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    field = shorten(".".join(str(part) for part in first["loc"]))
+    more, field = _more(problems), _place(first["loc"])
     match first["type"]:
         case "json_invalid":
             return f"not valid JSON: {shorten(first['msg'].removeprefix('Invalid JSON: '))}"
@@ -184,8 +180,19 @@ def _reason(error: ValidationError) -> str:
             return f'field "{field}" is missing{more}'
         case "extra_forbidden":
             return f'unknown field "{field}"{more}'
-    said = shorten(first["msg"].removeprefix("Value error, "))
-    return f'field "{field}": {said}{more}' if field else f"{said}{more}"
+    return _said(field, first["msg"].removeprefix("Value error, "), more)
+
+
+def _place(path: Iterable[object]) -> str:
+    return shorten(".".join(map(str, path)))
+
+
+def _more(problems: Sequence[object]) -> str:
+    return f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+
+
+def _said(place: str, said: str, more: str) -> str:
+    return f'field "{place}": {shorten(said)}{more}' if place else f"{shorten(said)}{more}"
 
 
 def shorten(text: str) -> str:

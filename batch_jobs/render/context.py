@@ -69,8 +69,8 @@ def context_of(rules: ContextRules, mandatory: Mapping[str, str], row: Mapping[s
         value, less = _cut(row[name], rules.max_cell_chars)
         cut += less
         values = {"number": str(number), "name": name, "value": value}
-        lines.append(_as_data(_filled(rules.template, values)))
-    text, less = _cut("\n".join(lines), rules.max_chars)
+        lines.append(_filled(rules.template, values))
+    text, less = _cut(_as_data("\n".join(lines)), rules.max_chars)
     return Context(f"<{TAG}>\n{text}\n</{TAG}>", cut + less)
 
 

@@ -117,19 +117,22 @@ def read_places(plan: Path, snapshot: Path, items: Collection[int] | None = None
     with pq.ParquetFile(plan / "rows.parquet") as rows, pq.ParquetFile(snapshot) as cells:
         for number in range(rows.num_row_groups):
             item_of = _columns(rows, number, "item")[0]
-            chosen = [n for n, item in enumerate(item_of) if item is not None and (wanted is None or item in wanted)]
+            lines = enumerate(item_of)
+            chosen = [(n, item) for n, item in lines if item is not None and (wanted is None or item in wanted)]
             if chosen:
                 yield from _places(rows, cells, number, chosen, seen)
 
 
-def _places(rows: Any, cells: Any, number: int, chosen: list[int], seen: set[tuple[int, str]]) -> Iterator[Place]:
-    """The places that the chosen rows of a range are the first of."""
-    columns = _columns(rows, number, "item", "identity", "alternate", "fingerprint")
+def _places(
+    rows: Any, cells: Any, number: int, chosen: list[tuple[int, int]], seen: set[tuple[int, str]]
+) -> Iterator[Place]:
+    """The places that the chosen rows of a range (position, item) are the first of."""
+    columns = _columns(rows, number, "identity", "alternate", "fingerprint")
     _, *inputs = cells.read_row_group(number, use_threads=False).columns
     names = cells.schema_arrow.names[1:]
     details = list(zip(*(column.to_pylist() for column in inputs), strict=True))
-    for position in chosen:
-        item, identity, alternate, fingerprint = (column[position] for column in columns)
+    for position, item in chosen:
+        identity, alternate, fingerprint = (column[position] for column in columns)
         if (item, identity) not in seen:
             seen.add((item, identity))
             texts = dict(zip(names, details[position], strict=True))

@@ -53,7 +53,7 @@ class Prompt:
         path: where it was loaded from.
         sha256: of all that it consists of, in hex.
         output: what the LLM has to answer.
-        render: makes a text, or (fixed part, row's part), of `(data_case, row)`; call it through `render` below.
+        render: makes a text, or (fixed part, row's part), of `(data_case, row)`; call it through `rendered` below.
         files: all that it consists of.
         columns: that it names and the table must therefore have; a prompt module does not tell.
     """
@@ -64,12 +64,6 @@ class Prompt:
     render: Callable[[DataCaseView, Mapping[str, str]], object]
     files: tuple[Path, ...]
     columns: tuple[str, ...] = ()
-
-
-def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
-    """The two texts of a row; see `rendered`."""
-    made = rendered(prompt, data_case, row)
-    return made.fixed, made.text
 
 
 def rendered(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> Rendered:

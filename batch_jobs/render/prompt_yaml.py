@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,26 @@ class _Texts:
 
     def render(self, data_case: DataCaseView, row: Mapping[str, str]) -> Rendered:
         """The fixed part and the row's part."""
-        columns = [f"- {name}: {meaning}" for name, meaning in data_case.mandatory_columns.items()]
-        fixed = {
-            "llm_schema": self.llm_schema,
-            "task_description": data_case.task_description,
-            "data_description": data_case.description,
-            "columns": "\n".join(columns),
-        }
+        columns = tuple(data_case.mandatory_columns.items())
+        about = data_case.task_description, data_case.description, columns
         values, cut = dict(row), 0
         if f"{{{CONTEXT}}}" in self.user:
             values[CONTEXT], cut = context_of(data_case.context, data_case.mandatory_columns, row)
-        return Rendered(_filled(self.system, fixed), _filled(self.user, values), cut)
+        return Rendered(_fixed(self.system, self.llm_schema, *about), _filled(self.user, values), cut)
+
+
+@lru_cache(maxsize=8)
+def _fixed(
+    system: str, llm_schema: str, task_description: str, data_description: str, columns: tuple[tuple[str, str], ...]
+) -> str:
+    """The system text, filled; made once for all rows."""
+    values = {
+        "llm_schema": llm_schema,
+        "task_description": task_description,
+        "data_description": data_description,
+        "columns": "\n".join(f"- {name}: {meaning}" for name, meaning in columns),
+    }
+    return _filled(system, values)
 
 
 def load_yaml(path: Path, source: bytes) -> Prompt:
@@ -123,6 +133,10 @@ def _read(path: Path, source: bytes) -> dict[str, Any]:
         raise ConfigError(f"{path}{line}: {error.problem}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: is no YAML: {type(error).__name__}") from error
+    return _with_known_keys(path, found)
+
+
+def _with_known_keys(path: Path, found: object) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: has to hold the keys {_listed(KEYS)}")
     unknown = [str(key) for key in found if key not in KEYS]

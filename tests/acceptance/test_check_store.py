@@ -236,7 +236,8 @@ def record(statement: str, place: str, database: str = "ledger") -> Damage:
 
 
 def cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
+    half = content[: len(content) // 2]
+    return half.rstrip(b"}\n")  # half of a file may be whole lines, and nothing tells these from a whole file
 
 
 def first_line_only(content: bytes) -> bytes:

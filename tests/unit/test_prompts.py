@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from batch_jobs.config import load_settings
 from batch_jobs.errors import ConfigError
 from batch_jobs.render.answers import ModelOutput, OutputSchema, answer_text, cell_text, check_output_columns
-from batch_jobs.render.prompt import DataCaseView, Prompt, render
+from batch_jobs.render.prompt import DataCaseView, Prompt, rendered
 from batch_jobs.render.prompts import load_prompt
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +41,11 @@ def read_answer(output: OutputSchema | type[BaseModel], text: str) -> dict[str, 
     answer = json.loads(answer_text(ModelOutput.of(output) if isinstance(output, type) else output, text))
     assert isinstance(answer, dict)
     return answer
+
+
+def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
+    fixed, text, _ = rendered(prompt, data_case, row)
+    return fixed, text
 
 
 def view(task: str, case: str = "external_loss") -> DataCaseView:

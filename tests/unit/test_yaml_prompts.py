@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from batch_jobs.errors import ConfigError
 from batch_jobs.render.answers import JsonOutput, answer_text
-from batch_jobs.render.prompt import DataCaseView, Prompt, render
+from batch_jobs.render.prompt import DataCaseView, Prompt, rendered
 from batch_jobs.render.prompts import load_prompt
 
 VIEW = DataCaseView("tickets", "Tickets of {users}.", {"what": "The text.", "who is it": "Who wrote."}, "Sort tickets.")
@@ -39,6 +40,11 @@ user: |
   {context}
   By {who is it}: {what}
 """
+
+
+def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
+    fixed, text, _ = rendered(prompt, data_case, row)
+    return fixed, text
 
 
 def made(folder: Path, prompt: str | bytes = PROMPT, schema: str | None = json.dumps(SCHEMA)) -> Prompt:
