@@ -16,12 +16,14 @@ from pathlib import Path
 
 from batch_jobs import system
 from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
-from batch_jobs.errors import ConfigError, FileRefused
+from batch_jobs.errors import FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.models import JobOutcome, Mode, Parameters, Phase
+from batch_jobs.lifecycle.rules import check_parameters, rules_of
+from batch_jobs.models import AnswerRules, JobOutcome, Mode, Parameters, Phase
 from batch_jobs.render.answers import check_output_columns
+from batch_jobs.render.judge_prompt import JudgePrompt
 from batch_jobs.render.prompt import Prompt
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import idempotency, jobs
@@ -70,6 +72,8 @@ class _Resolved:
     model: str
     mode: Mode
     account: str
+    rules: AnswerRules
+    judge: JudgePrompt | None
 
 
 def receive(project: Project, order: Order, claim: Claim | None = None) -> Job:
@@ -118,7 +122,9 @@ def _keep(project: Project, order: Order) -> Job:
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
     _check_columns(table, resolved.data_case, order)
-    _check_placeholders(table, resolved.prompt, order)
+    for prompt in (resolved.prompt, resolved.judge):
+        if prompt is not None:
+            _check_placeholders(table, prompt, order)
     if order.file.stat().st_size > WARM_FROM_BYTES:
         project.workers.warm()  # they will render it, and begin while the file is read
     task_id = uuid.uuid4().hex
@@ -181,22 +187,12 @@ def _resolve(project: Project, order: Order) -> _Resolved:
     models = {model: model for model in (entry.model, *entry.models)}
     model = pick("model", order.model, models, f'provider "{name}"') if order.model else entry.model
     account = project.account(name, simulated=project.simulated)
-    _check_parameters(name, entry, model, project)
+    check_parameters(name, entry, model, project.endpoint(name))
     prompt = load_prompt(project.prompt_lib, task.prompt)
     check_output_columns(order.task, task.output_columns, prompt.output)
-    return _Resolved(task, data_case, prompt, name, entry, model, order.mode or settings.defaults.mode, account)
-
-
-def _check_parameters(name: str, entry: ProviderEntry, model: str, project: Project) -> None:
-    from providers.connect import codec_for
-
-    parameters = Parameters(**entry.parameters.model_dump())
-    refused = set(codec_for(entry.dialect, project.endpoint(name)).refused_parameters(parameters))
-    if model in entry.models:
-        refused |= {field for field in entry.models[model].refuses if getattr(parameters, field, None) is not None}
-    if refused:
-        keys = ", ".join(f"providers.{name}.parameters.{field}" for field in sorted(refused))
-        raise ConfigError(f"{model} refuses what config.json sets: {keys}. Take it out; nothing was sent")
+    rules, judge = rules_of(project, order.task, prompt, name, model)
+    mode = order.mode or settings.defaults.mode
+    return _Resolved(task, data_case, prompt, name, entry, model, mode, account, rules, judge)
 
 
 def _limits(project: Project) -> IntakeLimits:
@@ -218,7 +214,7 @@ def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
     )
 
 
-def _check_placeholders(table: Table, prompt: Prompt, order: Order) -> None:
+def _check_placeholders(table: Table, prompt: Prompt | JudgePrompt, order: Order) -> None:
     missing = [name for name in prompt.columns if name not in table.columns]
     if missing:
         listed = "; ".join(f"{{{name}}}{_near(name, table.columns)}" for name in missing)
@@ -272,6 +268,7 @@ def _job(
         autostart=order.autostart,
         created_at=now,
         updated_at=now,
+        rules=resolved.rules,
     )
 
 
