@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from batch_jobs.models import AskKind, Verdict
@@ -74,7 +74,7 @@ def put(connection: Connection, task_id: str, changed: Iterable[Draft]) -> None:
 
 def verdicts(connection: Connection, task_id: str) -> dict[str, int]:
     """Items by the judge's last word on them, and under `accepted_again` those that he accepted after a repair."""
-    again = func.sum(drafts.c.repairs > 0)
+    again = func.sum(case((drafts.c.repairs > 0, 1), else_=0))
     query = select(drafts.c.verdict, func.count(), again).where(drafts.c.task_id == task_id)
     rows = connection.execute(query.where(drafts.c.verdict.is_not(None)).group_by(drafts.c.verdict)).fetchall()
     found = {verdict: int(number) for verdict, number, _ in rows}
