@@ -28,6 +28,23 @@ WORKERS = 4
 QUARANTINE_SECONDS = "0.7"
 """Longer than any late acceptance of a case."""
 
+TASKS: dict[str, dict[str, Any]] = {
+    "judged": {"prompt": "judged.yaml"},
+    "together": {"rows_per_request": 4},
+    "judged_together": {"prompt": "judged.yaml", "rows_per_request": 4},
+}
+"""Tasks besides the shipped ones, by what they have that the shipped one has not."""
+PROMPTS = {
+    "judged.yaml": """
+schema: {type: object, properties: {summary: {type: string}}, required: [summary], additionalProperties: false}
+system: Summarise the record. {llm_schema}
+user: "{context}"
+judge: |
+  {context}
+  Is this a true summary of it? {answer}
+"""
+}
+
 SETTLED_SECONDS = 20.0
 PAUSED = 4
 TOO_LATE = 5
@@ -43,7 +60,8 @@ class Case:
         shard: items of one batch.
         faults: of the sandbox, from the job's beginning.
         words: what the sandbox is asked to do with single rows, in one word, by the row's number.
-        again: executed calls whose answer is of no use, so that their items are executed once more.
+        task: of `TASKS`, or the shipped one.
+        rejects: the part of first answers that the judge of a judged task rejects.
         failed: rows that get no answer, by number.
         cancelled: the job is cancelled once it has begun.
         settings: environment variables of its runs.
@@ -56,7 +74,8 @@ class Case:
     call_ms: float = 0.0
     faults: tuple[dict[str, Any], ...] = ()
     words: dict[int, str] = field(default_factory=dict)
-    again: int = 0
+    task: str = "summarize"
+    rejects: float = 0.0
     failed: frozenset[int] = frozenset()
     cancelled: bool = False
     settings: dict[str, str] = field(default_factory=dict)
@@ -74,7 +93,8 @@ class Case:
     @property
     def behaviour(self) -> dict[str, Any]:
         """The sandbox's."""
-        return {"batch_seconds": self.batch_seconds, "call_ms": self.call_ms, "faults": self.faults}
+        pace = {"batch_seconds": self.batch_seconds, "call_ms": self.call_ms}
+        return {**pace, "faults": self.faults, "reject_share": self.rejects, "reject_first_only": True}
 
 
 @dataclass
@@ -144,6 +164,12 @@ class KilledJob:
         shutil.copy(REPOSITORY / "config.json", self.folder)
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "prompt_lib", self.folder / "prompt_lib", ignore=ignored)
+        for name, text in PROMPTS.items():
+            (self.folder / "prompt_lib" / name).write_text(text, "utf-8")
+        config = json.loads((self.folder / "config.json").read_text("utf-8"))
+        shipped = config["tasks"]["summarize"]
+        config["tasks"].update({name: {**shipped, **own} for name, own in TASKS.items()})
+        (self.folder / "config.json").write_text(json.dumps(config), "utf-8")
         self.file = write_csv(self.folder / "losses.csv", self.rows)
         self._upload = self.file.read_bytes()
         limit = f"BATCH_JOBS__PROVIDERS__{self.case.provider.upper()}__LIMITS__MAX_REQUESTS"
@@ -206,7 +232,7 @@ class KilledJob:
             return ["status", self._id(), "--watch", "--json"]
         if self._cancelling:
             return ["cancel", self._id(), "--json"]
-        case = "--task", "summarize", "--data-case", "external_loss", "--provider", self.case.provider
+        case = "--task", self.case.task, "--data-case", "external_loss", "--provider", self.case.provider
         mode = ["concurrent"] if self.case.concurrent else ["batch", *(["--detach"] if self.case.cancelled else [])]
         return ["run", "--file", self.file, *case, "--yes", "--json", "--mode", *mode]
 
@@ -278,8 +304,9 @@ class KilledJob:
         written = read_csv(Path(self.end["output"]))
         assert len(written) == len(self.rows), self.story(f"{len(self.rows)} rows became {len(written)}")
         for number, (row, was) in enumerate(zip(written, self.rows, strict=True)):
-            answered = row["summarize_status"] == "ok"
-            fine = own_answer(row) if answered else row["summary"] == "" and row["summarize_status"] != ""
+            status = row[f"{self.case.task}_status"]
+            answered = status == "ok"
+            fine = own_answer(row) if answered else row["summary"] == "" and status != ""
             wanted = self.case.cancelled or answered == (number not in self.case.failed)
             same = {name: row[name] for name in was} == was
             assert fine and wanted and same, self.story(f"row {number} is wrong: {row}")
@@ -299,14 +326,14 @@ class KilledJob:
         return {row["batch_id"] for row in ended if not json.loads(row["outcome"]).get("output_file")}
 
     def _executed_twice(self, executed: list[dict[str, Any]]) -> int:
-        """Calls beyond one an item, without those whose answer was of no use; each id once in any case."""
-        if self.case.concurrent:
-            calls = Counter(line["request_hash"] for line in executed)
-        else:
+        """Calls beyond one a request: what goes again because its answer was of no use says why, so it is another.
+
+        In a batch each id is executed once in any case.
+        """
+        if not self.case.concurrent:
             ids = Counter(line["custom_id"] for line in executed)
             assert not ids or max(ids.values()) == 1, self.story(f"executed twice under one id: {ids.most_common(3)}")
-            calls = Counter(custom_id.rpartition("-")[2] for custom_id in ids)
-        return sum(calls.values()) - len(calls) - self.case.again
+        return len(executed) - len({line["request_hash"] for line in executed})
 
     def _check_cost(self, executed: list[dict[str, Any]], booked: list[dict[str, Any]]) -> int:
         """Compare bill and books, and give the number of calls that are on the bill only."""

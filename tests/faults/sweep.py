@@ -60,6 +60,13 @@ WRONG_ITEMS: tuple[Fault, ...] = (
     {"kind": "item_error", "match": "Please drop this one", "times": 2, "status": 500},
     {"kind": "item_invalid_json", "match": "Please mumble this one", "times": 2},
 )
+PARTS: tuple[Fault, ...] = (
+    {"kind": "pack_missing", "match": "results", "times": 1},
+    {"kind": "pack_foreign", "match": "results", "times": 1},
+    {"kind": "pack_doubled", "match": "results", "times": 1},
+    {"kind": "pack_invalid", "match": "results", "times": 1},
+)
+REJECTS = 0.3
 WORDS = {3: "forget", 11: "drop", 12: "drop", 21: "mumble", 33: "mumble"}
 REFUSE: Fault = {"kind": "item_refused", "match": "Please refuse this one"}
 REFUSED = 7
@@ -76,14 +83,24 @@ def _cases() -> Iterator[Case]:
         yield Case(f"{name}/expired", faults=({"kind": "batch_expires", "share": 0.0, "times": 1},))
         yield Case(f"{name}/quota", faults=({"kind": "quota_exhausted", "route": "create", "times": 1},))
         yield Case(f"{name}/cancelled", batch_seconds=0.6, cancelled=True)
+        yield from _asked_more_than_once(name)
         yield Case(f"{name}/large", rows=2_000, shard=500, batch_seconds=0.4, faults=LATE)
     rate_limited = {"kind": "rate_limited", "route": "call", "times": 1, "seconds": 0.05}
     yield Case("openai/slow", faults=(SLOW,))
     yield Case("concurrent/clean", call_ms=5)
     yield _wrong("concurrent", (rate_limited, *WRONG_ITEMS), True)
+    yield from _asked_more_than_once("concurrent")
     yield Case("concurrent/quota", call_ms=5, faults=({"kind": "quota_exhausted", "route": "call", "times": 1},))
     yield Case("concurrent/cancelled", call_ms=5, cancelled=True)
     yield Case("concurrent/large", rows=2_000, call_ms=5)
+
+
+def _asked_more_than_once(name: str) -> Iterator[Case]:
+    """Answers that a judge has to accept, and rows that are asked for together: of each some go again."""
+    twice = PARTS[:2]
+    yield Case(f"{name}/judged", rows=24, call_ms=5, task="judged", rejects=REJECTS)
+    yield Case(f"{name}/together", call_ms=5, faults=PARTS, task="together")
+    yield Case(f"{name}/both", rows=24, call_ms=5, faults=twice, task="judged_together", rejects=REJECTS)
 
 
 def _wrong(name: str, faults: tuple[Fault, ...], refuse: bool) -> Case:
@@ -91,8 +108,7 @@ def _wrong(name: str, faults: tuple[Fault, ...], refuse: bool) -> Case:
     words = {**WORDS, **({REFUSED: "refuse"} if refuse else {})}
     failed = frozenset({REFUSED}) if refuse else frozenset[int]()
     faults = (*faults, REFUSE) if refuse else faults
-    again = sum(word == "mumble" for word in words.values())
-    return Case(f"{name}/wrong", call_ms=5, faults=faults, words=words, again=again, failed=failed)
+    return Case(f"{name}/wrong", call_ms=5, faults=faults, words=words, failed=failed)
 
 
 CASES = {case.name: case for case in _cases()}
