@@ -5,6 +5,7 @@ Sources: OpenAI Batch guide (line formats), Structured Outputs guide, and the op
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,7 @@ from providers._reading import (
 )
 from providers._schemas import strict_schema
 from providers.codes import QUOTA_CODES, transient_status
+from providers.contract import PromptCache
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -38,6 +40,7 @@ class OpenAICodec:
     """Requests to OpenAI's JSON, OpenAI's result lines to outcomes."""
 
     dialect: Dialect = Dialect.OPENAI
+    prompt_cache: PromptCache = PromptCache(min_tokens=1024, min_requests=2)
 
     def __init__(self, endpoint: str | None = None) -> None:
         self.endpoint = endpoint or CHAT
@@ -91,11 +94,12 @@ class OpenAICodec:
 def _chat_body(request: Request) -> dict[str, Any]:
     parameters = request.parameters
     messages = [{"role": "system", "content": request.fixed}] if request.fixed else []
-    messages.append({"role": "user", "content": request.text})
+    messages.append({"role": "user", "content": _user_text(request)})
     schema, strict = _schema_json(orjson.dumps(request.schema))
     json_schema = {"name": request.schema_name, "strict": strict, "schema": schema}
     body: dict[str, Any] = {
         "model": request.model,
+        **_routing(request),
         "messages": messages,
         "response_format": {"type": "json_schema", "json_schema": json_schema},
         "max_completion_tokens": parameters.max_output_tokens,
@@ -110,16 +114,33 @@ def _responses_body(request: Request) -> dict[str, Any]:
     parameters = request.parameters
     schema, strict = _schema_json(orjson.dumps(request.schema))
     text_format = {"type": "json_schema", "name": request.schema_name, "strict": strict, "schema": schema}
-    body: dict[str, Any] = {"model": request.model}
+    body: dict[str, Any] = {"model": request.model, **_routing(request)}
     if request.fixed:
         body["instructions"] = request.fixed
-    body["input"] = request.text
+    body["input"] = _user_text(request)
     body["text"] = {"format": text_format}
     body["max_output_tokens"] = parameters.max_output_tokens
     _add_sampling(body, parameters)
     if parameters.reasoning_effort is not None:
         body["reasoning"] = {"effort": parameters.reasoning_effort}
     return body
+
+
+def _user_text(request: Request) -> str:
+    """The user's text, what several requests share first: one text, as servers that only speak the protocol take it."""
+    return f"{request.shared}\n\n{request.text}" if request.shared else request.text
+
+
+def _routing(request: Request) -> dict[str, str]:
+    """What brings requests with one beginning to the machine that has it in its prompt cache (`prompt_cache_key`)."""
+    return {"prompt_cache_key": _cache_key(request.fixed, request.shared)} if request.shared else {}
+
+
+@lru_cache(maxsize=64)
+def _cache_key(fixed: str, shared: str) -> str:
+    digest = hashlib.sha256(fixed.encode())
+    digest.update(hashlib.sha256(shared.encode()).digest())
+    return digest.hexdigest()[:32]
 
 
 def _add_sampling(body: dict[str, Any], parameters: Parameters) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from batch_jobs.config import Clean, Context, Store, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
+from batch_jobs.lifecycle.grouping import GroupFigures, figures_of, group_figures, grouping_of
 from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
@@ -27,6 +28,7 @@ from batch_jobs.render.join import join_items
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.render.spec import RenderSpec, schema_sha256
+from batch_jobs.render.worker import remove_ordered
 from batch_jobs.storage import calls, events, items, jobs
 from batch_jobs.storage.files import copy_file
 from batch_jobs.storage.jobs import Job
@@ -51,6 +53,7 @@ class PlanFigures:
         batch_usd: estimate by batch; None when config.json has no price for the model.
         concurrent_usd: estimate by single calls.
         why: why this mode was picked.
+        grouped: of its groups; None where the job has none.
     """
 
     rows: int
@@ -67,6 +70,7 @@ class PlanFigures:
     concurrent_usd: float | None
     mode: Mode
     why: str
+    grouped: GroupFigures | None = None
 
     @property
     def to_send(self) -> int:
@@ -77,9 +81,10 @@ class PlanFigures:
 def plan_of(job: Job) -> PlanFigures:
     """A planned job's figures."""
     assert job.plan is not None
-    known = {"waves": 1, "cut_rows": 0, **job.plan}  # plans of older versions do not tell
+    known = {"waves": 1, "cut_rows": 0, "grouped": None, **job.plan}  # plans of older versions do not tell
     values: dict[str, Any] = {name: known[name] for name in PlanFigures.__slots__}
     values["first_errors"] = [tuple(entry) for entry in values["first_errors"]]
+    values["grouped"] = figures_of(values["grouped"])
     return PlanFigures(**{**values, "mode": Mode(values["mode"])})
 
 
@@ -99,6 +104,7 @@ def plan_job(run: Run, job: Job) -> None:
     count(0)
     ranges = render_all(spec, count, project.workers)
     list(project.workers.run(join_items, [(spec.plan,)], here=ranges == 1))
+    remove_ordered(spec.plan)
     known = _known_items(project, spec)
     chosen = _figures(project, job, spec, known)
     planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)
@@ -139,6 +145,7 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         parameters=job.parameters,
         cleaning=_cleaning(data_case.clean),
         context=_context(data_case.context),
+        grouping=grouping_of(data_case.grouping),
     )
 
 
@@ -193,7 +200,15 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
         concurrent_usd=_cost(project, job, Mode.CONCURRENT, input_tokens, output_tokens),
         mode=mode,
         why=why,
+        grouped=_group_figures(project, job, spec, known_items),
     )
+
+
+def _group_figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -> GroupFigures | None:
+    if spec.grouping is None:
+        return None
+    prices = [project.price(job.provider, job.model, mode) for mode in (Mode.BATCH, Mode.CONCURRENT)]
+    return group_figures(spec.plan, spec.grouping, known_items, spec.dialect, (prices[0], prices[1]))
 
 
 def shard_weights(lengths: Sequence[int], limits: Limits) -> list[Weight]:

@@ -19,6 +19,7 @@ from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
 from batch_jobs.errors import ConfigError, FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
+from batch_jobs.lifecycle.grouping import grouping_of, placeholder_columns
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import JobOutcome, Mode, Parameters, Phase
 from batch_jobs.render.answers import check_output_columns
@@ -118,7 +119,8 @@ def _keep(project: Project, order: Order) -> Job:
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
     _check_columns(table, resolved.data_case, order)
-    _check_placeholders(table, resolved.prompt, order)
+    _check_grouping(table, resolved.data_case, order)
+    _check_placeholders(table, resolved, order)
     if order.file.stat().st_size > WARM_FROM_BYTES:
         project.workers.warm()  # they will render it, and begin while the file is read
     task_id = uuid.uuid4().hex
@@ -218,8 +220,22 @@ def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
     )
 
 
-def _check_placeholders(table: Table, prompt: Prompt, order: Order) -> None:
-    missing = [name for name in prompt.columns if name not in table.columns]
+def _check_grouping(table: Table, data_case: DataCase, order: Order) -> None:
+    missing = [name for name in data_case.grouping.columns if name not in table.columns]
+    if missing and grouping_of(data_case.grouping) is not None:
+        listed = "; ".join(f'"{name}"{_near(name, table.columns)}' for name in missing)
+        key = f"tasks.{order.task}.data_cases.{order.data_case}.grouping.columns"
+        raise FileRefused(
+            f"the rows are to be grouped by what is no column: {listed}",
+            file=order.file_name,
+            rows=(1,),
+            fix=f"Correct {key}, or add the column; the file has {', '.join(table.columns[:20])}",
+        )
+
+
+def _check_placeholders(table: Table, resolved: _Resolved, order: Order) -> None:
+    prompt = resolved.prompt
+    missing = [name for name in placeholder_columns(prompt, resolved.data_case.grouping) if name not in table.columns]
     if missing:
         listed = "; ".join(f"{{{name}}}{_near(name, table.columns)}" for name in missing)
         raise FileRefused(

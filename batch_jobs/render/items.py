@@ -17,7 +17,8 @@ class PlannedItem(NamedTuple):
     Attributes:
         offset: where its own bytes begin, in the bodies of its segment.
         length: of the whole body, in bytes.
-        shared: how many of these the segment's bodies begin with alike; they stand at the start of the file.
+        shared: how many of these several bodies begin with alike.
+        shared_at: where these stand; at the start of the file, unless the job has groups.
     """
 
     item: int
@@ -26,6 +27,7 @@ class PlannedItem(NamedTuple):
     offset: int
     length: int
     shared: int
+    shared_at: int = 0
 
 
 class PlannedRow(NamedTuple):
@@ -63,8 +65,15 @@ class Place:
 
 def read_items(plan: Path, groups: list[int] | None = None) -> Iterator[PlannedItem]:
     """Stream the items in order: all of them, or those of some row groups."""
-    for values in _stream(plan / "items.parquet", PlannedItem._fields, groups):
-        yield PlannedItem._make(values)
+    names = tuple(name for name in PlannedItem._fields if name != "shared_at" or _grouped(plan))
+    for values in _stream(plan / "items.parquet", names, groups):
+        yield PlannedItem(*values)
+
+
+def _grouped(plan: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    return "shared_at" in pq.read_schema(plan / "items.parquet").names
 
 
 def read_chosen(plan: Path, chosen: Sequence[int]) -> Iterator[PlannedItem]:

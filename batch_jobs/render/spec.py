@@ -13,6 +13,7 @@ import orjson
 from batch_jobs.models import Dialect, Parameters
 from batch_jobs.render.cleaning import AS_IT_IS, Cleaning
 from batch_jobs.render.context import MANDATORY, ContextRules
+from batch_jobs.render.grouping import Grouping
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class RenderSpec:
         plan: folder for what the workers write.
         cleaning: of the cells that the prompt sees; the identity is that of the cells as they are.
         context: how a row is shown where the prompt says so.
+        grouping: which rows belong together; None where each stands for itself.
         realm: keeps answers apart that look alike but are not: sandbox or real, and the provider's name.
     """
 
@@ -43,6 +45,7 @@ class RenderSpec:
     parameters: Parameters
     cleaning: Cleaning = AS_IT_IS
     context: ContextRules = MANDATORY
+    grouping: Grouping | None = None
 
     def fingerprint_prefix(self) -> bytes:
         """Everything of a call's identity that is not in its body."""
