@@ -38,6 +38,13 @@ class GroupMode(StrEnum):
     CONTEXT = "row_output_with_group_context"  # a row is an item that sees the rows of its group
 
 
+class OutputShape(StrEnum):
+    """What a line of the delivered file stands for."""
+
+    ROWS = "rows"  # a row of the upload: the user's file plus columns
+    GROUPS = "groups"  # a group, of jobs with one answer a group
+
+
 class Dialect(StrEnum):
     """The wire protocol a provider speaks."""
 

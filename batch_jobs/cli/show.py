@@ -93,9 +93,10 @@ def _group_lines(groups: GroupFigures) -> list[str]:
         rows = count(groups.left_out_rows, "row")
         lines.append(line("left out", f"{rows} of {where} in the prompts, as max_rows_per_group says", "yellow"))
     if groups.repeated_tokens:
-        ways = f"by batch, {money(groups.concurrent_saving_usd)} at once" if groups.batch_saving_usd is not None else ""
-        less = f": up to {money(groups.batch_saving_usd)} less {ways}" if ways else ""
-        text = f"about {groups.repeated_tokens:,} tokens in repeat what their group has sent{less}, from its cache"
+        text = f"about {groups.repeated_tokens:,} tokens in are their group's once more"
+        if groups.batch_saving_usd is not None:
+            less = f"{money(groups.batch_saving_usd)} less by batch, {money(groups.concurrent_saving_usd)} at once"
+            text += f": up to {less}, from the provider's cache"
         lines.append(line("caching", text))
     return lines
 

@@ -105,6 +105,15 @@ def read_rows(plan: Path, number: int | None = None) -> Iterator[PlannedRow]:
         yield PlannedRow._make(values)
 
 
+def read_rows_of_groups(plan: Path) -> Iterator[PlannedRow]:
+    """Stream the first row of each group, in the order of the groups, which are numbered by these rows."""
+    seen = 0
+    for group, *values in _stream(plan / "rows.parquet", ("group", *PlannedRow._fields)):
+        if group == seen:
+            seen += 1
+            yield PlannedRow._make(values)
+
+
 def row_ranges(plan: Path) -> list[int]:
     """The sizes of the ranges that the rows are kept in: those of the snapshot, some thousands each."""
     import pyarrow.parquet as pq
