@@ -53,7 +53,8 @@ class OpenAICodec:
 
     def encode_body(self, request: Request) -> bytes:
         """Encode one request for the endpoint."""
-        return orjson.dumps(_responses_body(request) if self.endpoint == RESPONSES else _chat_body(request))
+        body = _responses_body(request) if self.endpoint == RESPONSES else _chat_body(request)
+        return orjson.dumps(body if not request.shared else _with_group(body, request))
 
     def encode_line(self, custom_id: str, body: bytes) -> bytes:
         """Wrap a body as `{"custom_id","method","url","body"}`."""
@@ -94,12 +95,11 @@ class OpenAICodec:
 def _chat_body(request: Request) -> dict[str, Any]:
     parameters = request.parameters
     messages = [{"role": "system", "content": request.fixed}] if request.fixed else []
-    messages.append({"role": "user", "content": _user_text(request)})
+    messages.append({"role": "user", "content": request.text})
     schema, strict = _schema_json(orjson.dumps(request.schema))
     json_schema = {"name": request.schema_name, "strict": strict, "schema": schema}
     body: dict[str, Any] = {
         "model": request.model,
-        **_routing(request),
         "messages": messages,
         "response_format": {"type": "json_schema", "json_schema": json_schema},
         "max_completion_tokens": parameters.max_output_tokens,
@@ -114,10 +114,10 @@ def _responses_body(request: Request) -> dict[str, Any]:
     parameters = request.parameters
     schema, strict = _schema_json(orjson.dumps(request.schema))
     text_format = {"type": "json_schema", "name": request.schema_name, "strict": strict, "schema": schema}
-    body: dict[str, Any] = {"model": request.model, **_routing(request)}
+    body: dict[str, Any] = {"model": request.model}
     if request.fixed:
         body["instructions"] = request.fixed
-    body["input"] = _user_text(request)
+    body["input"] = request.text
     body["text"] = {"format": text_format}
     body["max_output_tokens"] = parameters.max_output_tokens
     _add_sampling(body, parameters)
@@ -126,14 +126,18 @@ def _responses_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _user_text(request: Request) -> str:
-    """The user's text, what several requests share first: one text, as servers that only speak the protocol take it."""
-    return f"{request.shared}\n\n{request.text}" if request.shared else request.text
+def _with_group(body: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The same with what several requests share first: in one text, as any server that speaks the protocol takes it.
 
-
-def _routing(request: Request) -> dict[str, str]:
-    """What brings requests with one beginning to the machine that has it in its prompt cache (`prompt_cache_key`)."""
-    return {"prompt_cache_key": _cache_key(request.fixed, request.shared)} if request.shared else {}
+    `prompt_cache_key` brings requests with one beginning to the machine that has it in its prompt cache.
+    """
+    text = f"{request.shared}\n\n{request.text}"
+    if "input" in body:
+        body["input"] = text
+    else:
+        body["messages"][-1]["content"] = text
+    key = {"model": body.pop("model"), "prompt_cache_key": _cache_key(request.fixed, request.shared)}
+    return {**key, **body}
 
 
 @lru_cache(maxsize=64)

@@ -91,16 +91,22 @@ def rendered(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) ->
     result = prompt.render(data_case, row)
     parts = ("", result) if isinstance(result, str) else result
     if not isinstance(parts, Rendered):
-        grouped = data_case.grouping is GroupMode.CONTEXT
-        lengths = (2, 3) if grouped else (2,)
-        if not (isinstance(parts, tuple) and len(parts) in lengths and all(isinstance(part, str) for part in parts)):
-            more = ", or (fixed, group_part, row_part)" if grouped else ""
-            said = f"it must return a str or (fixed, row_part){more}"
-            raise ValueError(f"{prompt.path.name} returned {_kind(result)}; {said}")
-        parts = Rendered(parts[0], parts[-1], shared="".join(parts[1:-1]))
+        if not (isinstance(parts, tuple) and len(parts) in (2, 3) and all(isinstance(part, str) for part in parts)):
+            raise ValueError(_wrong(prompt, data_case, result))
+        if len(parts) == 2:
+            parts = Rendered(*parts)
+        elif data_case.grouping is GroupMode.CONTEXT:
+            parts = Rendered(parts[0], parts[2], shared=parts[1])
+        else:
+            raise ValueError(_wrong(prompt, data_case, result))
     if not parts.text.strip():
         raise ValueError(f"{prompt.path.name} returned an empty text for this row")
     return parts
+
+
+def _wrong(prompt: Prompt, data_case: DataCaseView, result: object) -> str:
+    more = ", or (fixed, group_part, row_part)" if data_case.grouping is GroupMode.CONTEXT else ""
+    return f"{prompt.path.name} returned {_kind(result)}; it must return a str or (fixed, row_part){more}"
 
 
 def _kind(value: object) -> str:
