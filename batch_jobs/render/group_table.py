@@ -41,6 +41,15 @@ class Group(NamedTuple):
     rows_used: int
 
 
+class GroupContent(NamedTuple):
+    """What a group shows, and under which id."""
+
+    group: int
+    id: str
+    rows: int
+    text: str
+
+
 def groups_path(plan: Path) -> Path:
     """Where it lies."""
     return plan / "groups.parquet"
@@ -73,6 +82,17 @@ def read_groups(plan: Path) -> Iterator[Group]:
         for batch in file.iter_batches(FLUSH_GROUPS, columns=list(FIGURES), use_threads=False):
             columns = batch.to_pydict()
             yield from map(Group._make, zip(*(columns[name] for name in FIGURES), strict=True))
+
+
+def read_contents(plan: Path) -> Iterator[GroupContent]:
+    """Stream what the groups show, in order; a few megabytes at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(groups_path(plan)) as file:
+        for part in range(file.num_row_groups):
+            table = file.read_row_group(part, columns=list(GroupContent._fields), use_threads=False)
+            columns = (table.column(name).to_pylist() for name in GroupContent._fields)
+            yield from map(GroupContent._make, zip(*columns, strict=True))
 
 
 def content_id(text: str) -> str:
