@@ -18,11 +18,11 @@ from batch_jobs import system
 from batch_jobs.arrow import integers
 from batch_jobs.errors import ConfigError
 from batch_jobs.render.cleaning import cleaner
-from batch_jobs.render.group_table import GroupTableWriter, made_from
+from batch_jobs.render.group_table import GroupTableWriter, groups_path, made_from
 from batch_jobs.render.grouping import MAX_GROUP_CHARS, Grouping, GroupText, key_of
 from batch_jobs.render.spec import RenderSpec
 from batch_jobs.render.worker import ordered_path, remove_bodies
-from batch_jobs.storage.files import store_errors
+from batch_jobs.storage.files import remove_file, store_errors
 
 OURS = ("group", "row", "number")
 """The columns before the table's own, which have names that nobody chose: c0, c1, ..."""
@@ -43,7 +43,7 @@ def order_groups(spec: RenderSpec) -> None:
     if made_from(spec.plan) == depends_on and (folder.exists() or (spec.plan / "rows.parquet").exists()):
         return
     with store_errors(spec.plan):
-        remove_bodies(spec.plan)  # of a run that was killed, before config.json was changed
+        _forget(spec.plan)
         numbers, keys = _numbers(spec, spec.grouping)
         temp = folder.with_suffix(".tmp")
         temp.mkdir()
@@ -53,6 +53,20 @@ def order_groups(spec: RenderSpec) -> None:
         system.sync_folder(spec.plan)
         with GroupTableWriter(spec.plan, spec.grouping, depends_on) as table:
             _describe(spec, keys, numbers, table)
+
+
+def forget_groups(plan: Path) -> None:
+    """Drop a half-made plan with groups, where config.json asks for none now; there mostly is none."""
+    if groups_path(plan).exists():
+        with store_errors(plan):
+            _forget(plan)
+
+
+def _forget(plan: Path) -> None:
+    """Drop what a run that was killed has made of another config.json: bodies and items must be of one plan."""
+    for name in ("rows.parquet", "items.parquet", groups_path(plan).name):
+        remove_file(plan / name)
+    remove_bodies(plan)
 
 
 def _depends_on(spec: RenderSpec) -> str:

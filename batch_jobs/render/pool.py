@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from batch_jobs.errors import RenderFailed, WorkerDied
 from batch_jobs.render.grouped import render_grouped
-from batch_jobs.render.ordering import order_groups
+from batch_jobs.render.ordering import forget_groups, order_groups
 from batch_jobs.render.spec import RenderSpec
 from batch_jobs.render.worker import render_segment
 from batch_jobs.storage.files import store_errors
@@ -42,7 +42,9 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None], workers: Worke
     tasks = ((spec, group, sum(sizes[:group])) for group in range(len(sizes)))
     here = len(sizes) == 1 and not workers.apart
     try:
-        if spec.grouping is not None:
+        if spec.grouping is None:
+            forget_groups(spec.plan)
+        else:
             list(workers.run(order_groups, [(spec,)], here=here))
         for rows in workers.run(render_grouped if spec.grouping else render_segment, tasks, here=here):
             progress(rows)

@@ -216,14 +216,16 @@ def test_a_group_that_no_model_could_read_is_refused(tmp_path: Path) -> None:
 def test_a_plan_that_was_left_half_done_is_made_anew_as_config_says_now(tmp_path: Path) -> None:
     spec = grouped_spec(tmp_path / "one", ["a", "a", "b", "a"], group_rows=2)
     planned(spec)
-    for name in ("rows.parquet", "items.parquet"):
-        (spec.plan / name).unlink()
     changed = replace(spec, grouping=replace(CONTEXT, max_rows=1))
     fresh = replace(changed, plan=tmp_path / "fresh")
     assert planned(changed).bodies() == planned(fresh).bodies()
     before = groups_path(spec.plan).stat().st_ino
     planned(changed)
     assert groups_path(spec.plan).stat().st_ino == before, "what is done stays"
+    plain = replace(spec, grouping=None, prompt_file="test_prompt.py")
+    assert [row.item for row in planned(plain).rows] == [0, 1, 2, 3]
+    assert planned(plain).texts() == [f"[row {number};]" for number in range(4)]
+    assert planned(changed).bodies() == planned(fresh).bodies()
 
 
 def test_a_plan_without_groups_has_no_trace_of_them(tmp_path: Path) -> None:
