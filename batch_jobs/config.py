@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from batch_jobs.errors import ConfigError, UnknownName
-from batch_jobs.models import Dialect, Layout, Mode, Price
+from batch_jobs.models import Dialect, GroupMode, Layout, Mode, Price
 
 ENV_PREFIX = "BATCH_JOBS__"
 BASE_URL_VARIABLES = {
@@ -60,6 +60,22 @@ class Context(_Strict):
     max_chars: int | None = Field(default=None, gt=0)
 
 
+class Grouping(_Strict):
+    """Which rows belong together, and what of a group a prompt shows."""
+
+    mode: GroupMode = GroupMode.NONE
+    columns: tuple[str, ...] = ()
+    max_rows_per_group: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _has_columns(self) -> Grouping:
+        if self.mode is not GroupMode.NONE and not self.columns:
+            raise ValueError(f'mode "{self.mode}" needs "columns": the rows that are equal in these are a group')
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError('"columns" names one of them twice')
+        return self
+
+
 class DataCase(_Strict):
     """One kind of input table of a task."""
 
@@ -68,6 +84,7 @@ class DataCase(_Strict):
     identity_columns: tuple[str, ...] = ()
     clean: Clean = Clean()
     context: Context = Context()
+    grouping: Grouping = Grouping()
 
     @property
     def identity(self) -> tuple[str, ...]:

@@ -30,6 +30,21 @@ class Layout(StrEnum):
     AUTO = "auto"  # picked by the number of rows
 
 
+class GroupMode(StrEnum):
+    """What the rows of a group have to do with each other."""
+
+    NONE = "none"  # nothing: every row is asked about by itself
+    OUTPUT = "group_output"  # a group is one item, and its answer goes to every row of it
+    CONTEXT = "row_output_with_group_context"  # a row is an item that sees the rows of its group
+
+
+class OutputShape(StrEnum):
+    """What a line of the delivered file stands for."""
+
+    ROWS = "rows"  # a row of the upload: the user's file plus columns
+    GROUPS = "groups"  # a group, of jobs with one answer a group
+
+
 class Dialect(StrEnum):
     """The wire protocol a provider speaks."""
 
@@ -362,6 +377,8 @@ class Request:
         schema_name: `^[A-Za-z0-9_-]{1,64}$`.
         model: the provider's model name.
         parameters: in our words.
+        shared: what the requests of a group have in common, sent after `fixed` and before `text`; may be empty.
+        shared_by: requests that have it in common, as far as it is known.
     """
 
     fixed: str
@@ -370,3 +387,5 @@ class Request:
     schema_name: str
     model: str
     parameters: Parameters = field(default_factory=Parameters)
+    shared: str = ""
+    shared_by: int = 1

@@ -20,10 +20,11 @@ from benchmarks import report
 from benchmarks.lines import Line, Outcome, failing, not_run
 from benchmarks.measure import ProgramFailed
 from benchmarks.stage import FULL_ROWS, ROOT, Stage
-from benchmarks.topics import calls, jobs, merging, peers, rendering, startup, stores, workbooks
+from benchmarks.topics import calls, groups, jobs, merging, peers, rendering, startup, stores, workbooks
 
 LINES: tuple[Line, ...] = (
     *rendering.LINES,
+    *groups.LINES,
     *merging.LINES,
     *stores.LINES,
     *jobs.LINES,

@@ -26,6 +26,23 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptCache:
+    """When a provider's prompt cache pays for what several requests begin with alike.
+
+    Attributes:
+        min_tokens: a shorter beginning is not kept; the least of the provider's models.
+        min_requests: so many requests have to share it before it costs less than without a cache.
+    """
+
+    min_tokens: int
+    min_requests: int
+
+    def pays(self, chars: int, requests: int) -> bool:
+        """Whether it does for a beginning of so many characters (estimated at a token each four)."""
+        return requests >= self.min_requests and chars >= 4 * self.min_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one provider batch may hold, and an account's queue; None stands for no known limit.
 
@@ -73,6 +90,7 @@ class Codec(Protocol):
     """The pure half: requests to bytes, result lines to outcomes. Safe in any process, imports no SDK."""
 
     dialect: Dialect
+    prompt_cache: PromptCache
 
     def refused_parameters(self, parameters: Parameters) -> tuple[str, ...]:
         """Name the parameters that are set and that the provider would refuse."""

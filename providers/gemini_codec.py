@@ -22,6 +22,7 @@ from providers._reading import (
     required_id,
 )
 from providers.codes import transient_status
+from providers.contract import PromptCache
 
 EFFORTS = frozenset({"minimal", "low", "medium", "high", "xhigh"})
 """`ThinkingLevel` of the google-genai SDK, in lower case."""
@@ -71,6 +72,7 @@ class GeminiCodec:
     """Requests to Gemini's JSON, Gemini's result lines to outcomes. The model is not in a body but in the URL."""
 
     dialect: Dialect = Dialect.GEMINI
+    prompt_cache: PromptCache = PromptCache(min_tokens=1024, min_requests=2)
 
     def refused_parameters(self, parameters: Parameters) -> tuple[str, ...]:
         """Only an effort that is no thinking level."""
@@ -92,7 +94,8 @@ class GeminiCodec:
         if parameters.reasoning_effort is not None:
             config["thinkingConfig"] = {"thinkingLevel": parameters.reasoning_effort.upper()}
         body: dict[str, Any] = {"systemInstruction": {"parts": [{"text": request.fixed}]}} if request.fixed else {}
-        body["contents"] = [{"role": "user", "parts": [{"text": request.text}]}]
+        parts = [{"text": text} for text in (request.shared, request.text) if text]
+        body["contents"] = [{"role": "user", "parts": parts}]
         body["generationConfig"] = config
         return orjson.dumps(body)
 

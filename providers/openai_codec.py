@@ -5,6 +5,7 @@ Sources: OpenAI Batch guide (line formats), Structured Outputs guide, and the op
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,7 @@ from providers._reading import (
 )
 from providers._schemas import strict_schema
 from providers.codes import QUOTA_CODES, transient_status
+from providers.contract import PromptCache
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -38,6 +40,7 @@ class OpenAICodec:
     """Requests to OpenAI's JSON, OpenAI's result lines to outcomes."""
 
     dialect: Dialect = Dialect.OPENAI
+    prompt_cache: PromptCache = PromptCache(min_tokens=1024, min_requests=2)
 
     def __init__(self, endpoint: str | None = None) -> None:
         self.endpoint = endpoint or CHAT
@@ -50,7 +53,8 @@ class OpenAICodec:
 
     def encode_body(self, request: Request) -> bytes:
         """Encode one request for the endpoint."""
-        return orjson.dumps(_responses_body(request) if self.endpoint == RESPONSES else _chat_body(request))
+        body = _responses_body(request) if self.endpoint == RESPONSES else _chat_body(request)
+        return orjson.dumps(body if not request.shared else _with_group(body, request))
 
     def encode_line(self, custom_id: str, body: bytes) -> bytes:
         """Wrap a body as `{"custom_id","method","url","body"}`."""
@@ -139,6 +143,27 @@ def _responses_body(request: Request) -> dict[str, Any]:
     if parameters.reasoning_effort is not None:
         body["reasoning"] = {"effort": parameters.reasoning_effort}
     return body
+
+
+def _with_group(body: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The same with what several requests share first: in one text, as any server that speaks the protocol takes it.
+
+    `prompt_cache_key` brings requests with one beginning to the machine that has it in its prompt cache.
+    """
+    text = f"{request.shared}\n\n{request.text}"
+    if "input" in body:
+        body["input"] = text
+    else:
+        body["messages"][-1]["content"] = text
+    key = {"model": body.pop("model"), "prompt_cache_key": _cache_key(request.fixed, request.shared)}
+    return {**key, **body}
+
+
+@lru_cache(maxsize=64)
+def _cache_key(fixed: str, shared: str) -> str:
+    digest = hashlib.sha256(fixed.encode())
+    digest.update(hashlib.sha256(shared.encode()).digest())
+    return digest.hexdigest()[:32]
 
 
 def _add_sampling(body: dict[str, Any], parameters: Parameters) -> None:

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING
 from batch_jobs.cli import show
 from batch_jobs.cli.options import Place, answer_json, say
 from batch_jobs.errors import EXIT_NOT_DONE, EXIT_OK, EXIT_OPERATOR, EXIT_ROWS_FAILED
-from batch_jobs.models import Phase, Status
+from batch_jobs.models import OutputShape, Phase, Status
 
 if TYPE_CHECKING:
     from batch_jobs.lifecycle.project import Project
     from batch_jobs.lifecycle.view import JobView
 
 
-def finish(project: Project, place: Place, task_id: str, output: Path | None, folder: Path | None = None) -> int:
+def finish(
+    project: Project,
+    place: Place,
+    task_id: str,
+    output: Path | None,
+    folder: Path | None = None,
+    shape: OutputShape = OutputShape.ROWS,
+) -> int:
     """Show how a job stands now; deliver its file if it is done.
 
     Args:
@@ -25,6 +32,7 @@ def finish(project: Project, place: Place, task_id: str, output: Path | None, fo
         task_id: the job.
         output: where the file goes; None for beside the user's own.
         folder: where it goes when the job does not know the user's own file.
+        shape: what a line of it stands for.
 
     Returns:
         The exit code.
@@ -43,7 +51,7 @@ def finish(project: Project, place: Place, task_id: str, output: Path | None, fo
         if output_file(project, job) is not None:
             for text in show.preview_lines(first_rows(project, job), shutil.get_terminal_size((100, 24)).columns):
                 say(place, text)
-            say(place, show.line("written", shown_path(deliver(project, task_id, output, folder))))
+            say(place, show.line("written", shown_path(deliver(project, task_id, output, folder, shape))))
     else:
         for text in show.status_lines(seen):
             say(place, text)

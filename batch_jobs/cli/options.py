@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batch_jobs.errors import JobNotFound, UserError
+from batch_jobs.models import OutputShape
 
 if TYPE_CHECKING:
     from batch_jobs.lifecycle.project import Project
@@ -79,6 +80,16 @@ def project_options(function: F) -> F:
     ):
         together = option(together)
     return together  # type: ignore[return-value]
+
+
+output_shape = click.option(
+    "--output-shape",
+    "shape",
+    type=click.Choice([shape.value for shape in OutputShape]),
+    default=OutputShape.ROWS.value,
+    show_default=True,
+    help="What a line of the file stands for; groups: of a data case with group_output, a group.",
+)
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ import click
 
 from batch_jobs.cli import show
 from batch_jobs.cli.ending import finish
-from batch_jobs.cli.options import Place, answer_json, opened, path_of, project_options, say
+from batch_jobs.cli.options import Place, answer_json, opened, output_shape, path_of, project_options, say
 from batch_jobs.cli.watch import Bars, advance_once, wait_for
 from batch_jobs.errors import EXIT_BAD_INPUT, EXIT_OK, UserError
-from batch_jobs.models import Mode, Phase
+from batch_jobs.models import Mode, OutputShape, Phase
 
 if TYPE_CHECKING:
     from batch_jobs.lifecycle.project import Project
@@ -40,6 +40,7 @@ Examples:
 @click.option("--model", help="A model of that provider.  [default: from config]")
 @click.option("--sheet", help="The worksheet of an xlsx.  [default: the first]")
 @click.option("--output", metavar="PATH", help="Where the result goes, replaced if there.  [default: beside the file]")
+@output_shape
 @click.option("--detach", is_flag=True, help="End after the batches are submitted; fetch later with status --download.")
 @click.option("--yes", "-y", is_flag=True, help="Send without asking.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop; nothing is sent or kept.")
@@ -55,6 +56,7 @@ def run(
     model: str | None,
     sheet: str | None,
     output: str | None,
+    shape: str,
     detach: bool,
     yes: bool,
     dry_run: bool,
@@ -65,6 +67,7 @@ def run(
     Shows the plan and its cost and asks before it sends. Interrupted or killed, give the same command again: it goes
     on where it was, and no answer is paid for twice.
     """
+    from batch_jobs.lifecycle.group_output import check_shape
     from batch_jobs.lifecycle.receive import Order
 
     if detach and mode == Mode.CONCURRENT:
@@ -72,6 +75,7 @@ def run(
     asked = Mode.BATCH if detach else Mode(mode) if mode else None
     path, target = path_of("--file", file), path_of("--output", output) if output else None
     with opened(place) as project:
+        check_shape(project, task, data_case, OutputShape(shape))
         order = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
         job, continued = _find_or_receive(project, place, order, new=new)
         return _carry_on(
@@ -80,6 +84,7 @@ def run(
             job,
             continued,
             target,
+            OutputShape(shape),
             detach=detach,
             yes=yes,
             dry_run=dry_run,
@@ -107,6 +112,7 @@ def _carry_on(
     job: Job,
     continued: bool,
     output: Path | None,
+    shape: OutputShape,
     *,
     detach: bool,
     yes: bool,
@@ -133,7 +139,7 @@ def _carry_on(
     if detach:
         return _detach(project, place, job.task_id)
     wait_for(project, job.task_id)
-    return finish(project, place, job.task_id, output)
+    return finish(project, place, job.task_id, output, shape=shape)
 
 
 def _may_leave(project: Project, task_id: str) -> str:

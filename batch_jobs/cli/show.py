@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_jobs.config import ModelEntry
-from batch_jobs.models import BreakerState, JobOutcome, Mode, Phase, Status
+from batch_jobs.models import BreakerState, GroupMode, JobOutcome, Mode, Phase, Status
 
 if TYPE_CHECKING:  # `status` answers without loading what planning needs
+    from batch_jobs.lifecycle.grouping import GroupFigures
     from batch_jobs.lifecycle.plan import PlanFigures
     from batch_jobs.lifecycle.view import JobView
     from batch_jobs.storage.jobs import Job
@@ -61,6 +62,8 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
     known = f"; {figures.known:,} answered before" if figures.known else ""
     sends = f", {figures.to_send:,} to send in {_ways(figures)}" if figures.to_send else ", nothing to send"
     lines = [line("plan", f"{count(figures.rows, 'row')} = {count(figures.items, 'item')}{known}{sends}")]
+    if figures.grouped is not None:
+        lines += _group_lines(figures.grouped)
     if figures.cut_rows:
         rows = count(figures.cut_rows, "row")
         lines.append(line("shortened", f"{rows}, in the prompt and not in your file, as config.json asks"))
@@ -101,6 +104,23 @@ def _rules_lines(job: Job, figures: PlanFigures) -> list[str]:
 
 def _times(number: int) -> str:
     return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def _group_lines(groups: GroupFigures) -> list[str]:
+    """How the rows are grouped, what of a group is not shown, and what the prompt cache may save."""
+    a_group = "one answer a group" if groups.mode is GroupMode.OUTPUT else "each row sees its group"
+    lines = [line("groups", f"{groups.groups:,} by {', '.join(groups.columns)}: {a_group}")]
+    if groups.left_out_rows:
+        where = count(groups.cut_groups, "group")
+        rows = count(groups.left_out_rows, "row")
+        lines.append(line("left out", f"{rows} of {where} in the prompts, as max_rows_per_group says", "yellow"))
+    if groups.repeated_tokens:
+        text = f"about {groups.repeated_tokens:,} tokens in are their group's once more"
+        if groups.batch_saving_usd is not None:
+            less = f"{money(groups.batch_saving_usd)} less by batch, {money(groups.concurrent_saving_usd)} at once"
+            text += f": up to {less}, from the provider's cache"
+        lines.append(line("caching", text))
+    return lines
 
 
 def _ways(figures: PlanFigures) -> str:

@@ -10,10 +10,10 @@ import click
 
 from batch_jobs.cli import show
 from batch_jobs.cli.ending import exit_code, finish
-from batch_jobs.cli.options import Place, answer_json, full_id, opened, path_of, project_options, say
+from batch_jobs.cli.options import Place, answer_json, full_id, opened, output_shape, path_of, project_options, say
 from batch_jobs.cli.watch import Bars, wait_for
 from batch_jobs.errors import BatchJobsError, JobHeld, UserError
-from batch_jobs.models import Status
+from batch_jobs.models import OutputShape, Status
 
 if TYPE_CHECKING:
     from batch_jobs.lifecycle.project import Project
@@ -29,9 +29,16 @@ LIMIT = 20
 )
 @click.option("--watch", is_flag=True, help="Stay until the job is done.")
 @click.option("--output", metavar="PATH", help="Where the file goes, replaced if there.  [default: beside the upload]")
+@output_shape
 @project_options
 def status(
-    place: Place, task_id: str | None, task_id_option: str | None, download: bool, watch: bool, output: str | None
+    place: Place,
+    task_id: str | None,
+    task_id_option: str | None,
+    download: bool,
+    watch: bool,
+    output: str | None,
+    shape: str,
 ) -> int:
     """Show how a job stands; its TASK_ID may be cut to its first six characters or more.
 
@@ -48,7 +55,8 @@ def status(
         elif download or output:
             _look_now(project, place, full)
         if download or watch or output:
-            return finish(project, place, full, path_of("--output", output) if output else None, Path.cwd())
+            target = path_of("--output", output) if output else None
+            return finish(project, place, full, target, Path.cwd(), OutputShape(shape))
         return _show(project, place, full)
 
 

@@ -7,16 +7,19 @@ answer in the call cache where it was given before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from batch_jobs.lifecycle.plan import render_spec
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.sides import realm_of, side_of
-from batch_jobs.models import AskKind, Request
+from batch_jobs.models import AskKind, GroupMode, Request
 from batch_jobs.render.bodies import BodyReader
 from batch_jobs.render.bundles import bundle_body
 from batch_jobs.render.cleaning import cleaner
+from batch_jobs.render.grouping import cells_of
 from batch_jobs.render.judge_prompt import kept_judge
+from batch_jobs.render.prompt import DataCaseView
 from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.render.rows import ItemReader, RowReader
 from batch_jobs.render.spec import call_prefix, fingerprint
@@ -111,16 +114,25 @@ class Asker:
         assert judge is not None
         side = side_of(self._job, AskKind.JUDGE)
         prompt = kept_judge(self._spec.prompt_folder, judge.prompt, self._spec.prompt_file)
-        fixed, text, _ = prompt.render(view_of(self._spec), self._cells(item), self._text(draft))
-        request = Request(fixed, text, prompt.output.schema, prompt.output.name, judge.model, judge.parameters)
+        cells, view, rows = self._shown(item)
+        fixed, text, _, shared = prompt.render(view, cells, self._text(draft))
+        answer = prompt.output.schema, prompt.output.name
+        request = Request(fixed, text, *answer, judge.model, judge.parameters, shared, rows)
         body = codec_for(self._project.entry(judge.provider).dialect, judge.endpoint).encode_body(request)
         return Ask(AskKind.JUDGE, (item,), (fingerprint(_prefix(side), body),), body)
 
-    def _cells(self, item: int) -> dict[str, str]:
+    def _shown(self, item: int) -> tuple[dict[str, str], DataCaseView, int]:
+        """What a judge may see of an item: its cells, the data case with its group, and how many rows that has."""
         if self._rows is None:
             self._rows = RowReader(self._spec.plan, self._spec.snapshot)
-        cells = self._rows.cells(item)
-        return cells if self._clean is None else {name: self._clean(cell) for name, cell in cells.items()}
+        key, group, rows = self._rows.group(item)
+        view, grouping = view_of(self._spec), self._spec.grouping
+        if grouping is not None:
+            view = replace(view, grouping=grouping.mode, group=group)
+            if grouping.mode is GroupMode.OUTPUT:
+                return dict(zip(grouping.columns, cells_of(key), strict=True)), view, rows
+        cells, clean = self._rows.cells(item), self._clean
+        return (cells if clean is None else {name: clean(cell) for name, cell in cells.items()}), view, rows
 
     def _text(self, draft: Draft) -> str:
         if draft.draft is None:

@@ -33,6 +33,7 @@ STEPS: tuple[tuple[Kind, Callable[[Look], None]], ...] = (
     (Kind.UPLOAD, check_plan.check_input),
     (Kind.PROMPT, check_plan.check_prompt),
     (Kind.PLAN, check_plan.check_plan),
+    (Kind.PLAN, check_plan.check_groups),
     (Kind.BODY, check_plan.check_bodies),
     (Kind.ITEM, check_plan.check_paid),
     (Kind.ANSWER, check_plan.check_answers),

@@ -17,6 +17,7 @@ from batch_jobs.lifecycle.finish import outcome_of
 from batch_jobs.lifecycle.plan import render_spec
 from batch_jobs.models import JobOutcome, Outcome, Phase
 from batch_jobs.render.bodies import BodyReader
+from batch_jobs.render.group_table import content_id, groups_path, read_contents
 from batch_jobs.render.items import read_items
 from batch_jobs.render.prompts import sha256s_in
 from batch_jobs.render.spec import fingerprint
@@ -99,6 +100,23 @@ def check_plan(look: Look) -> None:
             if planned is not None and recorded is not None:
                 tally[recorded.outcome == Outcome.SUCCEEDED] += planned[2]
         _check_result(look, tally[True])
+
+
+def check_groups(look: Look) -> None:
+    """What the groups of a job showed, where it has any: each is what its id says, and together they have all rows."""
+    if not look.planned or (look.job.plan or {}).get("grouped") is None:
+        return
+    path = groups_path(look.project.workspace.plan(look.job.task_id))
+    if not look.there(Kind.PLAN, path):
+        return
+    with look.reading(Kind.PLAN, path):
+        rows = 0
+        for group in read_contents(path.parent):
+            rows += group.rows
+            if content_id(group.text) != group.id:
+                look.add(Kind.PLAN, f"{path}, group {group.group}", "is not what the group showed: its id differs")
+        if rows != look.job.rows:
+            look.add(Kind.PLAN, path, f"has {rows:,} rows in its groups, and the job has {look.job.rows:,}")
 
 
 def side_by_side(left: Iterator[Any], right: Iterator[Any]) -> Iterator[Pair]:

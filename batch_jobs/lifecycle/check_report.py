@@ -33,7 +33,7 @@ class Kind(StrEnum):
     UPLOAD = "upload"
     SNAPSHOT = "snapshot"
     PROMPT = "prompt"  # the prompt module that was kept with the job
-    PLAN = "plan"  # rows.parquet, items.parquet
+    PLAN = "plan"  # rows.parquet, items.parquet, groups.parquet
     BODY = "body"  # rendered requests that are still to be sent
     ITEM = "item"  # an item's record in the ledger
     ANSWER = "answer"  # an answer that was counted is not in the call cache

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from batch_jobs.errors import UserError, WrongMoment
 from batch_jobs.lifecycle.finish import output_file
+from batch_jobs.lifecycle.group_output import groups_file
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.models import EventName, Phase
+from batch_jobs.models import EventName, OutputShape, Phase
 from batch_jobs.storage import events, jobs
 from batch_jobs.storage.files import copy_file, publish_new, sha256_of
 from batch_jobs.storage.jobs import Job
@@ -34,7 +35,13 @@ def finished_file(project: Project, task_id: str) -> tuple[Job, Path]:
     return job, path
 
 
-def deliver(project: Project, task_id: str, output: Path | None = None, folder: Path | None = None) -> Path:
+def deliver(
+    project: Project,
+    task_id: str,
+    output: Path | None = None,
+    folder: Path | None = None,
+    shape: OutputShape = OutputShape.ROWS,
+) -> Path:
     """Copy the output to where the user wants it.
 
     Args:
@@ -42,15 +49,20 @@ def deliver(project: Project, task_id: str, output: Path | None = None, folder: 
         task_id: a done job.
         output: this very file, replaced atomically if it is there.
         folder: where it goes without `output`, when the job does not know the user's own file.
+        shape: what a line of it stands for.
 
     Returns:
         Where the file is now. Delivered there before and unchanged since, it is not written again.
 
     Raises:
         WrongMoment: not done yet.
-        UserError: `output` is a folder or lies in a folder that is not there.
+        UserError: `output` is a folder or lies in a folder that is not there; the job has no output of that shape.
     """
     job, source = finished_file(project, task_id)
+    ending = f".{job.task}", job.suffix
+    if shape is OutputShape.GROUPS:
+        source = groups_file(project, job)
+        ending = f".{job.task}.{shape}", source.suffix
     digest = sha256_of(source)
     if output is not None:
         _check_target(output)
@@ -60,20 +72,23 @@ def deliver(project: Project, task_id: str, output: Path | None = None, folder: 
     if beside is None or not beside.is_dir():
         return source
     for path in job.delivered:
-        if Path(path).parent == beside and Path(path).is_file() and sha256_of(Path(path)) == job.delivered[path]:
+        if job.delivered[path] == digest and Path(path).parent == beside and _is_still(Path(path), digest):
             return Path(path)
-    return _remember(project, job, _first_free(project, source, beside, job, digest), digest)
+    return _remember(project, job, _first_free(project, source, beside / job.file_name, ending, digest), digest)
 
 
-def _first_free(project: Project, source: Path, folder: Path, job: Job, digest: str) -> Path:
+def _is_still(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_of(path) == digest
+
+
+def _first_free(project: Project, source: Path, upload: Path, ending: tuple[str, str], digest: str) -> Path:
     """Publish under `<stem>.<task>.<ext>`, or `-2`, `-3`, ...: never over a file that is there.
 
     The very output, there and known of no job, was published by a process that died before it could write that down.
     """
-    stem = Path(job.file_name).stem
     for number in count(1):
-        ending = f".{job.task}{'' if number == 1 else f'-{number}'}{job.suffix}"
-        target = folder / f"{_cut(stem, NAME_BYTES - len(ending.encode()))}{ending}"
+        last = f"{ending[0]}{'' if number == 1 else f'-{number}'}{ending[1]}"
+        target = upload.with_name(f"{_cut(upload.stem, NAME_BYTES - len(last.encode()))}{last}")
         if publish_new(source, target) or _was_published(project, target, digest):
             return target
     raise AssertionError("count() does not end")

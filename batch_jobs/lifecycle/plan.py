@@ -19,6 +19,7 @@ import orjson
 from batch_jobs.config import Clean, Context, Store, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
 from batch_jobs.lifecycle.estimates import Estimate, estimate
+from batch_jobs.lifecycle.grouping import GroupFigures, figures_of, group_figures, grouping_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
@@ -33,6 +34,7 @@ from batch_jobs.render.judge_prompt import kept_judge, load_judge
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.render.spec import RenderSpec, call_prefix, schema_sha256
+from batch_jobs.render.worker import remove_ordered
 from batch_jobs.storage import calls, events, items, jobs
 from batch_jobs.storage.files import copy_file
 from batch_jobs.storage.jobs import Job
@@ -62,6 +64,7 @@ class PlanFigures:
         batch_usd: estimate by batch; None when config.json has no price for the model, or the judge's.
         concurrent_usd: estimate by single calls.
         why: why this mode was picked.
+        grouped: of its groups; None where the job has none.
     """
 
     rows: int
@@ -83,6 +86,7 @@ class PlanFigures:
     saved_tokens: int = 0
     judge_calls: int = 0
     judge_tokens: int = 0
+    grouped: GroupFigures | None = None
 
     @property
     def to_send(self) -> int:
@@ -94,9 +98,10 @@ def plan_of(job: Job) -> PlanFigures:
     """A planned job's figures."""
     assert job.plan is not None
     later = dict.fromkeys(("cut_rows", "drafts", "requests", "saved_tokens", "judge_calls", "judge_tokens"), 0)
-    known = {"waves": 1, **later, **job.plan}  # plans of older versions do not tell
+    known = {"waves": 1, "grouped": None, **later, **job.plan}  # plans of older versions do not tell
     values: dict[str, Any] = {name: known[name] for name in PlanFigures.__slots__}
     values["first_errors"] = [tuple(entry) for entry in values["first_errors"]]
+    values["grouped"] = figures_of(values["grouped"])
     return PlanFigures(**{**values, "mode": Mode(values["mode"])})
 
 
@@ -116,6 +121,7 @@ def plan_job(run: Run, job: Job) -> None:
     count(0)
     ranges = render_all(spec, count, project.workers)
     list(project.workers.run(join_items, [(spec.plan,)], here=ranges == 1))
+    remove_ordered(spec.plan)
     known = _known_items(project, spec)
     chosen = _figures(project, job, spec, known)
     planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)
@@ -158,6 +164,7 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         context=_context(data_case.context),
         accepted_by=_accepted_by(project, job, task.prompt),
         rows_per_request=job.rules.rows_per_request,
+        grouping=grouping_of(data_case.grouping),
     )
 
 
@@ -238,7 +245,15 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
         saved_tokens=more.saved_tokens,
         judge_calls=more.judge_calls,
         judge_tokens=more.judge_input_tokens + more.judge_output_tokens,
+        grouped=_group_figures(project, job, spec, known_items),
     )
+
+
+def _group_figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -> GroupFigures | None:
+    if spec.grouping is None:
+        return None
+    prices = [project.price(job.provider, job.model, mode) for mode in (Mode.BATCH, Mode.CONCURRENT)]
+    return group_figures(spec.plan, spec.grouping, known_items, spec.dialect, (prices[0], prices[1]))
 
 
 def shard_weights(lengths: Sequence[int], limits: Limits) -> list[Weight]:

@@ -19,6 +19,7 @@ from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
+from batch_jobs.lifecycle.grouping import grouping_of, placeholder_columns
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.rules import check_parameters, rules_of
 from batch_jobs.models import AnswerRules, JobOutcome, Mode, Parameters, Phase
@@ -122,9 +123,10 @@ def _keep(project: Project, order: Order) -> Job:
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
     _check_columns(table, resolved.data_case, order)
+    _check_grouping(table, resolved.data_case, order)
     for prompt in (resolved.prompt, resolved.judge):
         if prompt is not None:
-            _check_placeholders(table, prompt, order)
+            _check_placeholders(table, prompt, resolved.data_case, order)
     if order.file.stat().st_size > WARM_FROM_BYTES:
         project.workers.warm()  # they will render it, and begin while the file is read
     task_id = uuid.uuid4().hex
@@ -214,8 +216,21 @@ def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
     )
 
 
-def _check_placeholders(table: Table, prompt: Prompt | JudgePrompt, order: Order) -> None:
-    missing = [name for name in prompt.columns if name not in table.columns]
+def _check_grouping(table: Table, data_case: DataCase, order: Order) -> None:
+    missing = [name for name in data_case.grouping.columns if name not in table.columns]
+    if missing and grouping_of(data_case.grouping) is not None:
+        listed = "; ".join(f'"{name}"{_near(name, table.columns)}' for name in missing)
+        key = f"tasks.{order.task}.data_cases.{order.data_case}.grouping.columns"
+        raise FileRefused(
+            f"the rows are to be grouped by what is no column: {listed}",
+            file=order.file_name,
+            rows=(1,),
+            fix=f"Correct {key}, or add the column; the file has {', '.join(table.columns[:20])}",
+        )
+
+
+def _check_placeholders(table: Table, prompt: Prompt | JudgePrompt, data_case: DataCase, order: Order) -> None:
+    missing = [name for name in placeholder_columns(prompt, data_case.grouping) if name not in table.columns]
     if missing:
         listed = "; ".join(f"{{{name}}}{_near(name, table.columns)}" for name in missing)
         raise FileRefused(

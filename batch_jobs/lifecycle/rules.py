@@ -5,7 +5,7 @@ from __future__ import annotations
 from batch_jobs.config import JudgeEntry, ProviderEntry, Task, pick
 from batch_jobs.errors import ConfigError
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.models import AnswerRules, Judge, Parameters
+from batch_jobs.models import AnswerRules, GroupMode, Judge, Parameters
 from batch_jobs.render.bundles import check_bundled
 from batch_jobs.render.judge_prompt import JudgePrompt, has_judge, load_judge
 from batch_jobs.render.prompt import Prompt
@@ -30,6 +30,12 @@ def rules_of(
     task = project.settings.tasks[task_name]
     if task.rows_per_request > 1:
         check_bundled(task_name, prompt.output)
+        grouped = [name for name, case in task.data_cases.items() if case.grouping.mode is not GroupMode.NONE]
+        if grouped:
+            raise ConfigError(
+                f"tasks.{task_name}.rows_per_request: data case {grouped[0]} groups its rows, and these share a "
+                "request or their group's text already; take one of the two out"
+            )
     asked = _judge_asked(task, prompt)
     if asked is None:
         return AnswerRules(task.repairs, task.rows_per_request), None

@@ -16,24 +16,24 @@ class BodyReader:
     """Bodies of one plan; use as a context manager. Read in order, it reads each segment's file through once."""
 
     plan: Path
-    _open: dict[int, tuple[IO[bytes], bytes]] = field(default_factory=dict)
+    _open: dict[int, tuple[IO[bytes], int, bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> BodyReader:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for handle, _ in self._open.values():
+        for handle, _, _ in self._open.values():
             handle.close()
 
     def read(self, item: PlannedItem) -> bytes:
         """The body of one item, exactly as it was rendered."""
         if item.segment not in self._open:
-            self._open[item.segment] = bodies_path(self.plan, item.segment).open("rb"), b""
-        handle, beginning = self._open[item.segment]
-        if len(beginning) < item.shared:
-            handle.seek(0)
+            self._open[item.segment] = bodies_path(self.plan, item.segment).open("rb"), 0, b""
+        handle, at, beginning = self._open[item.segment]
+        if len(beginning) < item.shared or at != item.shared_at:
+            handle.seek(item.shared_at)
             beginning = bytes(handle.read(item.shared))
-            self._open[item.segment] = (handle, beginning)
+            self._open[item.segment] = (handle, item.shared_at, beginning)
         if handle.tell() != item.offset:
             handle.seek(item.offset)
         return beginning[: item.shared] + handle.read(item.length - item.shared)

@@ -64,14 +64,20 @@ def context_of(rules: ContextRules, mandatory: Mapping[str, str], row: Mapping[s
         mandatory: the mandatory columns, in config order.
         row: column name -> cell, in file order.
     """
+    text, cut = points_of(rules, mandatory, row, TAG)
+    return Context(f"<{TAG}>\n{text}\n</{TAG}>", cut)
+
+
+def points_of(rules: ContextRules, mandatory: Mapping[str, str], row: Mapping[str, str], *tags: str) -> Context:
+    """A row's cells as lines in which none of these tags begins or ends."""
     cut, lines = 0, list[str]()
     for number, name in enumerate(columns_of(rules, tuple(mandatory), tuple(row)), 1):
         value, less = _cut(row[name], rules.max_cell_chars)
         cut += less
         values = {"number": str(number), "name": name, "value": value}
         lines.append(_filled(rules.template, values))
-    text, less = _cut(as_data("\n".join(lines), TAG), rules.max_chars)
-    return Context(f"<{TAG}>\n{text}\n</{TAG}>", cut + less)
+    text, less = _cut(as_data("\n".join(lines), *tags), rules.max_chars)
+    return Context(text, cut + less)
 
 
 @lru_cache(maxsize=8)
@@ -96,6 +102,6 @@ def _cut(text: str, limit: int | None) -> tuple[str, int]:
     return text[:limit] + CUT, len(text) - limit
 
 
-def as_data(text: str, tag: str) -> str:
-    """Leave a text as it is, except that it can't close the tag it stands in."""
-    return re.sub(rf"<(?=[^\w<>]*{tag})", "&lt;", text, flags=re.IGNORECASE)
+def as_data(text: str, *tags: str) -> str:
+    """Leave a text as it is, except that it can't close the tags it stands in."""
+    return re.sub(rf"<(?=[^\w<>]*(?:{'|'.join(tags)}))", "&lt;", text, flags=re.IGNORECASE)

@@ -17,7 +17,8 @@ class PlannedItem(NamedTuple):
     Attributes:
         offset: where its own bytes begin, in the bodies of its segment.
         length: of the whole body, in bytes.
-        shared: how many of these the segment's bodies begin with alike; they stand at the start of the file.
+        shared: how many of these several bodies begin with alike.
+        shared_at: where these stand; at the start of the file, unless the job has groups.
     """
 
     item: int
@@ -26,6 +27,7 @@ class PlannedItem(NamedTuple):
     offset: int
     length: int
     shared: int
+    shared_at: int = 0
 
 
 class PlannedRow(NamedTuple):
@@ -63,8 +65,15 @@ class Place:
 
 def read_items(plan: Path, groups: list[int] | None = None) -> Iterator[PlannedItem]:
     """Stream the items in order: all of them, or those of some row groups."""
-    for values in _stream(plan / "items.parquet", PlannedItem._fields, groups):
-        yield PlannedItem._make(values)
+    names = tuple(name for name in PlannedItem._fields if name != "shared_at" or _grouped(plan))
+    for values in _stream(plan / "items.parquet", names, groups):
+        yield PlannedItem(*values)
+
+
+def _grouped(plan: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    return "shared_at" in pq.read_schema(plan / "items.parquet").names
 
 
 def read_chosen(plan: Path, chosen: Sequence[int]) -> Iterator[PlannedItem]:
@@ -94,6 +103,15 @@ def read_rows(plan: Path, number: int | None = None) -> Iterator[PlannedRow]:
     names = ("row", "number", "item", "fingerprint", "error")
     for values in _stream(plan / "rows.parquet", names, None if number is None else [number]):
         yield PlannedRow._make(values)
+
+
+def read_rows_of_groups(plan: Path) -> Iterator[PlannedRow]:
+    """Stream the first row of each group, in the order of the groups, which are numbered by these rows."""
+    seen = 0
+    for group, *values in _stream(plan / "rows.parquet", ("group", *PlannedRow._fields)):
+        if group == seen:
+            seen += 1
+            yield PlannedRow._make(values)
 
 
 def row_ranges(plan: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""Rows to items: equal requests become one item, numbered by its first row.
+"""Rows to items: equal requests become one item, numbered by its first row; with groups, by the first of its group.
 
 Writes `items.parquet` (one line an item) and `rows.parquet` (one line a row) into the plan folder. Arrow's dictionary
 encoding numbers fingerprints by their first appearance, which is what an item is; nothing becomes a Python object per
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from batch_jobs.arrow import integers
+from batch_jobs.render.worker import GROUP_COLUMN
 from batch_jobs.storage.files import adopt, store_errors
 
 IDENTITY_CHARS = 32
@@ -51,7 +52,7 @@ def _numbered(columns: Iterable[Any]) -> list[Any]:
 
 
 def _alternates(index: Sequence[Path], item_of: Sequence[Any]) -> set[int]:
-    """Rows that share their identity with an earlier row, and ask something else."""
+    """Rows that share their identity with an earlier one, and ask something else, by their place in the index."""
     import pyarrow.compute as pc
 
     slices = (pc.utf8_slice_codeunits(_column(path, "identity"), 0, IDENTITY_CHARS) for path in index)
@@ -78,25 +79,45 @@ def _write(plan: Path, index: Sequence[Path], item_of: Sequence[Any], alternates
 
     temps = [plan / "items.tmp", plan / "rows.tmp"]
     row = items = 0
+    by_group: list[Any] = []
     with contextlib.ExitStack() as stack:
         writers: list[Any] = []
         for path, numbers in zip(index, item_of, strict=True):
             with pq.ParquetFile(path) as file:
                 table = file.read(use_threads=False)
             news = _first_of_their_items(numbers.to_pylist(), items)
-            made = _items(table, numbers, news), _rows(table, numbers, row, alternates)
+            made = [_items(table, numbers, news), _rows(table, numbers, row, alternates)]
             for temp, one in zip(temps, made, strict=True) if not writers else ():
                 stack.enter_context(store_errors(temp))
                 repeated = [name for name in REPEATED if name in one.column_names]
                 writer = pq.ParquetWriter(temp, one.schema, use_dictionary=repeated, compression="none")
                 writers.append(stack.enter_context(writer))
-            for temp, writer, one in zip(temps, writers, made, strict=True):
+            if GROUP_COLUMN in table.column_names:
+                by_group.append(made.pop())
+            for temp, writer, one in zip(temps, writers, made, strict=False):
                 with store_errors(temp):
                     writer.write_table(one)
             row += table.num_rows
             items += len(news)
+        for one in _in_file_order(by_group):
+            with store_errors(temps[1]):
+                writers[1].write_table(one)
     adopt(temps[0], plan / "items.parquet")
     adopt(temps[1], plan / "rows.parquet")
+
+
+def _in_file_order(by_group: list[Any]) -> Iterator[Any]:
+    """The rows of ranges that came group by group, in ranges of the same sizes, as they stand in the file."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not by_group:
+        return
+    table = pa.concat_tables(by_group)
+    order, first = pc.sort_indices(table.column("row")), 0
+    for size in map(len, by_group):
+        yield table.take(order.slice(first, size))
+        first += size
 
 
 def _first_of_their_items(numbers: Sequence[int | None], items: int) -> list[int]:
@@ -125,6 +146,7 @@ def _items(table: Any, numbers: Any, news: list[int]) -> Any:
         "offset": table["offset"],
         "length": pc.add(table["length"], table["shared"]),
         "shared": table["shared"],
+        **{name: table[name] for name in ("shared_at", GROUP_COLUMN) if name in table.column_names},
     }
     return pa.table(list(columns.values()), names=list(columns))
 
@@ -133,7 +155,8 @@ def _rows(table: Any, numbers: Any, first: int, alternates: set[int]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    later = alternates.intersection(range(first, first + len(numbers))) if alternates else ()
+    places = range(first, first + len(numbers))  # with groups, not the numbers of the rows
+    later = alternates.intersection(places) if alternates else ()
     columns = {
         "row": table["row"],
         "number": table["number"],
@@ -142,6 +165,7 @@ def _rows(table: Any, numbers: Any, first: int, alternates: set[int]) -> Any:
         "cut": table["cut"],
         "item": numbers.cast(pa.int64()),
         "fingerprint": table["fingerprint"],
-        "alternate": pc.is_in(table["row"], value_set=integers(sorted(later))),
+        "alternate": pc.is_in(integers(places), value_set=integers(sorted(later))),
+        **{name: table[name] for name in (GROUP_COLUMN,) if name in table.column_names},
     }
     return pa.table(list(columns.values()), names=list(columns))

@@ -18,11 +18,12 @@ import orjson
 
 from batch_jobs.config import nearest
 from batch_jobs.errors import ConfigError
-from batch_jobs.models import Verdict
+from batch_jobs.models import GroupMode, Verdict
 from batch_jobs.render.answers import JsonOutput, OutputSchema
 from batch_jobs.render.context import as_data, context_of
+from batch_jobs.render.grouping import CONTEXT, GROUP, Grouping
 from batch_jobs.render.prompt import DataCaseView, Rendered
-from batch_jobs.render.prompt_yaml import CONTEXT, FIXED, JUDGE, PLACEHOLDER, filled, read_yaml, schema_of, text_of
+from batch_jobs.render.prompt_yaml import FIXED, JUDGE, PLACEHOLDER, filled, read_yaml, schema_of, text_of
 from batch_jobs.render.prompts import kept_prompt
 
 ANSWER = "answer"
@@ -83,8 +84,13 @@ class JudgePrompt:
     user: str
     answer_schema: str
 
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """Of his text for an answer, in order."""
+        return tuple(PLACEHOLDER.findall(self.user))
+
     def render(self, data_case: DataCaseView, row: Mapping[str, str], answer: str) -> Rendered:
-        """What the judge is asked about an answer to a row: the fixed part and its own part."""
+        """What the judge is asked about an answer: the fixed part, what is the same for its group, its own part."""
         common = {
             "llm_schema": _shown(self.output.schema),
             "task_description": data_case.task_description,
@@ -92,9 +98,22 @@ class JudgePrompt:
             "columns": "\n".join(f"- {name}: {meaning}" for name, meaning in data_case.mandatory_columns.items()),
             ANSWER_SCHEMA: self.answer_schema,
         }
-        context, cut = context_of(data_case.context, data_case.mandatory_columns, row)
-        values = {**row, **common, CONTEXT: context, ANSWER: f"<{ANSWER}>\n{as_data(answer, ANSWER)}\n</{ANSWER}>"}
-        return Rendered(filled(self.system, common), filled(self.user, values), cut)
+        values = {**row, **common, ANSWER: f"<{ANSWER}>\n{as_data(answer, ANSWER)}\n</{ANSWER}>"}
+        shared, user, cut = "", self.user, 0
+        if data_case.grouping is not GroupMode.NONE:
+            values[GROUP] = data_case.group
+            shared, user = _split(user)
+        if f"{{{CONTEXT}}}" in user:
+            values[CONTEXT], cut = context_of(data_case.context, data_case.mandatory_columns, row)
+        return Rendered(filled(self.system, common), filled(user, values), cut, filled(shared, values))
+
+
+@lru_cache(maxsize=8)
+def _split(user: str) -> tuple[str, str]:
+    """What of the text is the same for all of a group, where it comes first, and the rest."""
+    shared, group, own = user.partition(f"{{{GROUP}}}")
+    alike = own.strip() and all(name in COMMON for name in PLACEHOLDER.findall(shared))
+    return (shared + group, own.strip()) if alike else ("", user)
 
 
 def judgement_of(text: str) -> Judgement:
@@ -102,6 +121,21 @@ def judgement_of(text: str) -> Judgement:
     found = orjson.loads(text)
     score = min(max(float(found["score"]), 0.0), 1.0)
     return Judgement(Verdict(found["verdict"]), score, " ".join(str(found["feedback"]).split()))
+
+
+def check_grouped(prompt: JudgePrompt, grouping: Grouping) -> None:
+    """Check that a judge's text fits a task that groups its rows.
+
+    Raises:
+        ConfigError: it shows what differs from row to row, and he is asked about a whole group.
+    """
+    known = {GROUP, ANSWER, *COMMON, *grouping.columns}
+    strange = [name for name in prompt.placeholders if name not in known]
+    if strange and grouping.mode is GroupMode.OUTPUT:
+        raise ConfigError(
+            f"{prompt.path}: {{{strange[0]}}} differs from row to row, and the judge is asked about a whole group: "
+            f"use {{{GROUP}}}, which shows its rows"
+        )
 
 
 def has_judge(path: Path) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from batch_jobs.errors import RenderFailed, WorkerDied
+from batch_jobs.render.grouped import render_grouped
+from batch_jobs.render.ordering import forget_groups, order_groups
 from batch_jobs.render.spec import RenderSpec
 from batch_jobs.render.worker import render_segment
 from batch_jobs.storage.files import store_errors
@@ -26,6 +28,7 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None], workers: Worke
         Segments rendered; they are numbered from 0 like the snapshot's row groups.
 
     Raises:
+        ConfigError: a group is too large to be shown whole.
         RenderFailed: a worker process died.
         StoreError: the disk is full, or can't be written.
         SyncFailed: the disk could not make a worker's files durable.
@@ -39,7 +42,11 @@ def render_all(spec: RenderSpec, progress: Callable[[int], None], workers: Worke
     tasks = ((spec, group, sum(sizes[:group])) for group in range(len(sizes)))
     here = len(sizes) == 1 and not workers.apart
     try:
-        for rows in workers.run(render_segment, tasks, here=here):
+        if spec.grouping is None:
+            forget_groups(spec.plan)
+        else:
+            list(workers.run(order_groups, [(spec,)], here=here))
+        for rows in workers.run(render_grouped if spec.grouping else render_segment, tasks, here=here):
             progress(rows)
     except WorkerDied as error:
         raise RenderFailed(

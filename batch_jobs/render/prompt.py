@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from batch_jobs.models import GroupMode
 from batch_jobs.render.answers import OutputSchema
 from batch_jobs.render.context import MANDATORY, ContextRules
 
@@ -22,6 +23,8 @@ class DataCaseView:
         mandatory_columns: column name -> what it holds, in config order.
         task_description: what the task is.
         context: how a row is shown where a prompt says {context}.
+        grouping: what the rows of a group have to do with each other.
+        group: the rows of the row's group, as a text that is the same for all of them; empty where nothing is grouped.
     """
 
     name: str
@@ -29,20 +32,24 @@ class DataCaseView:
     mandatory_columns: dict[str, str]
     task_description: str
     context: ContextRules = MANDATORY
+    grouping: GroupMode = GroupMode.NONE
+    group: str = ""
 
 
 class Rendered(NamedTuple):
-    """A row's two texts.
+    """A row's texts.
 
     Attributes:
         fixed: the same for all rows; may be empty.
         text: the row's part.
         cut: characters of the row that were left out of it.
+        shared: what is the same for all rows of its group, sent between the two; may be empty.
     """
 
     fixed: str
     text: str
     cut: int = 0
+    shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +60,11 @@ class Prompt:
         path: where it was loaded from.
         sha256: of all that it consists of, in hex.
         output: what the LLM has to answer.
-        render: makes a text, or (fixed part, row's part), of `(data_case, row)`; call it through `rendered` below.
+        render: makes a text, or (fixed part, row's part), or (fixed part, group's part, row's part), of
+            `(data_case, row)`; call it through `rendered` below.
         files: all that it consists of.
         columns: that it names and the table must therefore have; a prompt module does not tell.
+        placeholders: of the row's text, in order; None where that is left out, or written in Python.
     """
 
     path: Path
@@ -64,6 +73,7 @@ class Prompt:
     render: Callable[[DataCaseView, Mapping[str, str]], object]
     files: tuple[Path, ...]
     columns: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] | None = None
 
 
 def rendered(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> Rendered:
@@ -81,12 +91,22 @@ def rendered(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) ->
     result = prompt.render(data_case, row)
     parts = ("", result) if isinstance(result, str) else result
     if not isinstance(parts, Rendered):
-        if not (isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(part, str) for part in parts)):
-            raise ValueError(f"{prompt.path.name} returned {_kind(result)}; it must return a str or (fixed, row_part)")
-        parts = Rendered(*parts)
+        if not (isinstance(parts, tuple) and len(parts) in (2, 3) and all(isinstance(part, str) for part in parts)):
+            raise ValueError(_wrong(prompt, data_case, result))
+        if len(parts) == 2:
+            parts = Rendered(*parts)
+        elif data_case.grouping is GroupMode.CONTEXT:
+            parts = Rendered(parts[0], parts[2], shared=parts[1])
+        else:
+            raise ValueError(_wrong(prompt, data_case, result))
     if not parts.text.strip():
         raise ValueError(f"{prompt.path.name} returned an empty text for this row")
     return parts
+
+
+def _wrong(prompt: Prompt, data_case: DataCaseView, result: object) -> str:
+    more = ", or (fixed, group_part, row_part)" if data_case.grouping is GroupMode.CONTEXT else ""
+    return f"{prompt.path.name} returned {_kind(result)}; it must return a str or (fixed, row_part){more}"
 
 
 def _kind(value: object) -> str:

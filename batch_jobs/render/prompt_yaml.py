@@ -28,8 +28,10 @@ import yaml
 
 from batch_jobs.config import nearest
 from batch_jobs.errors import ConfigError
+from batch_jobs.models import GroupMode
 from batch_jobs.render.answers import JsonOutput
 from batch_jobs.render.context import context_of
+from batch_jobs.render.grouping import CONTEXT, GROUP
 from batch_jobs.render.prompt import DataCaseView, Prompt, Rendered, sha256_of_parts
 
 PLACEHOLDER = re.compile(r"\{([^\W\d][^{}\n\"':,]*)\}")
@@ -39,7 +41,12 @@ JUDGE = "judge"
 """The text that the answers of this prompt are judged by, see `batch_jobs.render.judge_prompt`."""
 FIXED = ("llm_schema", "task_description", "data_description", "columns")
 """Placeholders that are the same for every row."""
-CONTEXT = "context"
+USER = {
+    GroupMode.NONE: f"{{{CONTEXT}}}",
+    GroupMode.OUTPUT: f"{{{GROUP}}}",
+    GroupMode.CONTEXT: f"{{{GROUP}}}\n{{{CONTEXT}}}",
+}
+"""What `user` is where it is left out."""
 MAX_BYTES = 1_000_000
 SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2007": " ", "\ufeff": ""})
 """What editors and web pages put in the place of a space; a name with one in it would never be found."""
@@ -72,9 +79,23 @@ class _Texts:
         columns = tuple(data_case.mandatory_columns.items())
         about = data_case.task_description, data_case.description, columns
         values, cut = dict(row), 0
-        if f"{{{CONTEXT}}}" in self.user:
+        shared, user = _split(self.user, data_case.grouping)
+        if f"{{{CONTEXT}}}" in user:
             values[CONTEXT], cut = context_of(data_case.context, data_case.mandatory_columns, row)
-        return Rendered(_fixed(self.system, self.llm_schema, *about), filled(self.user, values), cut)
+        if data_case.grouping is not GroupMode.NONE:
+            values[GROUP] = data_case.group
+        fixed = _fixed(self.system, self.llm_schema, *about)
+        return Rendered(fixed, filled(user, values), cut, filled(shared, values) if shared else "")
+
+
+@lru_cache(maxsize=8)
+def _split(user: str, grouping: GroupMode) -> tuple[str, str]:
+    """What of the row's text is the same for all of its group (down to the last {group}), and what is its own."""
+    text = user or USER[grouping]
+    if grouping is not GroupMode.CONTEXT:
+        return "", text
+    shared, group, own = text.rpartition(f"{{{GROUP}}}")
+    return shared + group, own.strip()
 
 
 @lru_cache(maxsize=8)
@@ -111,10 +132,9 @@ def load_yaml(path: Path, source: bytes) -> Prompt:
     except ValueError as error:
         raise ConfigError(f"{files[-1]}: {error}") from error
     system, user = (text_of(path, found, key) for key in ("system", "user"))
-    if not user.strip():
-        user = f"{{{CONTEXT}}}"
     _check_placeholders(path, system)
-    names = dict.fromkeys(PLACEHOLDER.findall(user))
+    placeholders = tuple(PLACEHOLDER.findall(user))
+    names = dict.fromkeys(placeholders)
     late = [name for name in names if name in FIXED]
     if late:
         raise ConfigError(f"{path}: {{{late[0]}}} is the same for every row: put it into system, which is paid once")
@@ -126,6 +146,7 @@ def load_yaml(path: Path, source: bytes) -> Prompt:
         texts.render,
         files,
         tuple(name for name in names if name != CONTEXT),
+        placeholders if user else None,
     )
 
 

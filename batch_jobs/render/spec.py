@@ -13,6 +13,7 @@ import orjson
 from batch_jobs.models import Dialect, Parameters
 from batch_jobs.render.cleaning import AS_IT_IS, Cleaning
 from batch_jobs.render.context import MANDATORY, ContextRules
+from batch_jobs.render.grouping import Grouping
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class RenderSpec:
         plan: folder for what the workers write.
         cleaning: of the cells that the prompt sees; the identity is that of the cells as they are.
         context: how a row is shown where the prompt says so.
+        grouping: which rows belong together; None where each stands for itself.
         realm: keeps answers apart that look alike but are not: sandbox or real, and the provider's name.
         accepted_by: who has to accept an answer before it is one, as a digest; empty for nobody.
         rows_per_request: an answer that is given together with others is another one than alone.
@@ -47,6 +49,7 @@ class RenderSpec:
     context: ContextRules = MANDATORY
     accepted_by: str = ""
     rows_per_request: int = 1
+    grouping: Grouping | None = None
 
     def fingerprint_prefix(self) -> bytes:
         """Everything of an item's identity that is not in its body."""

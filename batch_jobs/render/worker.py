@@ -6,7 +6,7 @@ Rows don't travel between processes: a worker reads its own range and writes its
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -17,12 +17,14 @@ from batch_jobs.render.cleaning import cleaner
 from batch_jobs.render.prompt import DataCaseView, rendered
 from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.render.spec import Beginning, RenderSpec, identity
-from batch_jobs.storage.files import adopt, store_errors
+from batch_jobs.storage.files import adopt, remove_tree, store_errors
 from providers.connect import codec_for
 
 ERROR_CHARS = 300
 NEWEST_COLUMN = "cut"
 """Of the index: a file without it was made by an older version."""
+GROUP_COLUMN = "group"
+"""Of the index of a job with groups."""
 
 
 def bodies_path(plan: Path, segment: int) -> Path:
@@ -38,11 +40,23 @@ def index_path(plan: Path, segment: int) -> Path:
     return plan / f"index-{segment:05d}.parquet"
 
 
+def ordered_path(plan: Path) -> Path:
+    """The folder of the rows, group by group, while a job with groups is being planned."""
+    return plan / "ordered"
+
+
 def remove_bodies(plan: Path) -> None:
     """Drop what only served to make the shards: rows.parquet and items.parquet say the rest; one left is harmless."""
     for path in [*plan.glob("bodies-*"), *plan.glob("index-*")]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+    remove_ordered(plan)
+
+
+def remove_ordered(plan: Path) -> None:
+    """Drop the ordered rows, which are rendered; one left is harmless."""
+    for path in plan.glob(f"{ordered_path(plan).name}*"):
+        remove_tree(path)
 
 
 def render_segment(spec: RenderSpec, segment: int, first_row: int) -> int:
@@ -58,31 +72,54 @@ def render_segment(spec: RenderSpec, segment: int, first_row: int) -> int:
     """
     import pyarrow.parquet as pq
 
-    target = index_path(spec.plan, segment)
+    def index(handle: IO[bytes]) -> dict[str, Any]:
+        with pq.ParquetFile(spec.snapshot) as snapshot:
+            rows = snapshot.read_row_group(segment, use_threads=False)  # each thread would keep a heap of its own
+        return _render_rows(spec, rows.to_pydict(), first_row, handle)
+
+    return write_segment(spec.plan, segment, index)
+
+
+def write_segment(
+    plan: Path, segment: int, render: Callable[[IO[bytes]], dict[str, Any]], *, grouped: bool = False
+) -> int:
+    """Write a segment's two files; done already is done.
+
+    Args:
+        plan: the plan's folder.
+        segment: its number.
+        render: writes the bodies, and gives the index, column by column.
+        grouped: whether that has the columns of groups.
+
+    Returns:
+        Rows rendered.
+    """
+    import pyarrow.parquet as pq
+
+    target = index_path(plan, segment)
     if target.exists():
         done = pq.read_metadata(target)
-        if NEWEST_COLUMN in done.schema.names:  # else an older version made it
+        names = done.schema.names
+        if NEWEST_COLUMN in names and (GROUP_COLUMN in names) is grouped:  # else an older version made it
             return int(done.num_rows)
     with store_errors(target):
-        return _write_segment(spec, segment, first_row, target)
+        return _write_segment(bodies_path(plan, segment), target, segment, render)
 
 
-def _write_segment(spec: RenderSpec, segment: int, first_row: int, target: Path) -> int:
+def _write_segment(bodies: Path, target: Path, segment: int, render: Callable[[IO[bytes]], dict[str, Any]]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(spec.snapshot) as snapshot:
-        rows = snapshot.read_row_group(segment, use_threads=False)  # each thread would keep a heap of its own
-    bodies = bodies_path(spec.plan, segment)
     temp = bodies.with_suffix(".tmp")
     with temp.open("wb") as handle:
-        index = _render_rows(spec, rows.to_pydict(), first_row, handle)
+        index = render(handle)
     adopt(temp, bodies)
     temp = target.with_suffix(".tmp")
-    columns = {**index, "segment": integers([segment] * rows.num_rows).cast(pa.int32())}
+    rows = len(index["row"])
+    columns = {**index, "segment": integers([segment] * rows).cast(pa.int32())}
     pq.write_table(pa.Table.from_arrays(list(columns.values()), list(columns)), temp)
     adopt(temp, target)
-    return int(rows.num_rows)
+    return rows
 
 
 def _render_rows(spec: RenderSpec, table: dict[str, list[Any]], first_row: int, handle: IO[bytes]) -> dict[str, Any]:
@@ -143,16 +180,16 @@ def _bodies(
         if clean is not None:
             row = {name: clean(cell) for name, cell in row.items()}
         try:
-            fixed, text, cut = rendered(prompt, view, row)
+            fixed, text, cut, _ = rendered(prompt, view, row)
             body = codec.encode_body(Request(fixed, text, schema, schema_name, spec.model, spec.parameters))
         except (Exception, SystemExit) as error:  # the users' own code: whatever it raises belongs to this row
-            yield who, b"", _said(error), 0
+            yield who, b"", said(error), 0
             continue
         yield who, body, None, cut
 
 
 def view_of(spec: RenderSpec) -> DataCaseView:
-    """What a prompt gets to know of the table."""
+    """What a prompt gets to know of the data case."""
     return DataCaseView(
         name=spec.data_case,
         description=spec.data_case_description,
@@ -162,7 +199,7 @@ def view_of(spec: RenderSpec) -> DataCaseView:
     )
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """An error in a line that any file can hold: half a character pair becomes an escape."""
     text = f"{type(error).__name__}: {error}"[:ERROR_CHARS]
     return text.encode("utf-8", "backslashreplace").decode()[:ERROR_CHARS]

@@ -93,6 +93,10 @@ class Workspace:
         """The finished spreadsheet."""
         return self.output(task_id) / f"output{suffix}"
 
+    def groups(self, task_id: str, suffix: str) -> Path:
+        """The finished table with a line a group."""
+        return self.output(task_id) / f"groups{suffix}"
+
     def manifest(self, task_id: str) -> Path:
         """The job as documents people can open."""
         return self.output(task_id) / "manifest.json"

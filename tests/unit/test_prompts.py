@@ -44,7 +44,7 @@ def read_answer(output: OutputSchema | type[BaseModel], text: str) -> dict[str, 
 
 
 def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
-    fixed, text, _ = rendered(prompt, data_case, row)
+    fixed, text, *_ = rendered(prompt, data_case, row)
     return fixed, text
 
 

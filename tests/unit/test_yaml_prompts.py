@@ -43,7 +43,7 @@ user: |
 
 
 def render(prompt: Prompt, data_case: DataCaseView, row: Mapping[str, str]) -> tuple[str, str]:
-    fixed, text, _ = rendered(prompt, data_case, row)
+    fixed, text, *_ = rendered(prompt, data_case, row)
     return fixed, text
 
 

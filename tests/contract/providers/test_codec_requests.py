@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 import typing
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -70,6 +72,8 @@ REQUESTS = {
     "plain": a_request(),
     "no system prompt": a_request(fixed=""),
     "all that every dialect takes": a_request(max_output_tokens=77, reasoning_effort="low"),
+    "a group's part": replace(a_request(), shared="<group>é</group>" * 200, shared_by=9),
+    "a group's part, no system prompt": replace(a_request(fixed=""), shared="<group>", shared_by=1),
     "awkward text": a_request('quote " backslash \\ newline \n tab \t é 漢字 🦜 \x00 </s> {"a":1} ${x} %s'),
 }
 
@@ -77,6 +81,58 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_body_fits_the_sdks_own_types(wire: Wire, codec: Codec, name: str) -> None:
     _check_with_sdk_types(wire, orjson.loads(codec.encode_body(REQUESTS[name])))
+
+
+SHARED = "<group>\nwhat they have in common\n</group>"
+
+
+def test_what_a_group_shares_stands_between_the_fixed_part_and_the_rows_own(codec: Codec) -> None:
+    """And all that comes before the row's own is the same bytes: what a provider's prompt cache goes by."""
+    one, other = (
+        codec.encode_body(replace(a_request(text), shared=SHARED, shared_by=9)) for text in ("row one", "row two")
+    )
+    places = [one.index(orjson.dumps(text)[1:-1]) for text in ("You summarise.", SHARED, "row one")]
+    assert places == sorted(places)
+    alike = next(n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    assert alike == places[2] + len("row ")
+    assert one[: places[2]].count(b"what they have in common") == 1
+
+
+def test_a_request_without_a_shared_part_is_what_it_always_was(wire: Wire, codec: Codec) -> None:
+    """Its fingerprint is what finds an answer that was paid for."""
+    body = codec.encode_body(a_request())
+    assert b"cache" not in body
+    known = {
+        "openai-chat": "2b7bf09a4d9862ed",
+        "openai-responses": "0962ac8f9313ef8e",
+        "anthropic": "804b2559e1f4e946",
+        "gemini": "099ca421cb0cf7e8",
+    }
+    assert hashlib.sha256(body).hexdigest()[:16] == known[wire.name]
+
+
+def test_requests_of_a_group_are_routed_to_one_cache_at_openai(wire: Wire, codec: Codec) -> None:
+    if wire.dialect is not Dialect.OPENAI:
+        return
+    requests = [a_request("a"), a_request("b"), a_request("c", fixed="Other.")]
+    keys = [orjson.loads(codec.encode_body(replace(r, shared=SHARED)))["prompt_cache_key"] for r in requests]
+    assert keys[0] == keys[1] != keys[2]
+    assert orjson.loads(codec.encode_body(replace(requests[0], shared="x")))["prompt_cache_key"] != keys[0]
+    assert all(len(key) <= 64 for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("chars", "requests", "marked"), [(4_000, 9, True), (4_000, 3, True), (4_000, 2, False), (1_000, 9, False)]
+)
+def test_anthropic_is_asked_to_keep_a_group_where_that_pays(chars: int, requests: int, marked: bool) -> None:
+    """A write for an hour costs twice the input, a hit a tenth of it; under 512 tokens nothing is kept."""
+    request = replace(a_request(), shared="x" * chars, shared_by=requests)
+    system = orjson.loads(codec_for(Dialect.ANTHROPIC, None).encode_body(request))["system"]
+    assert [block["text"] for block in system] == ["You summarise.", "x" * chars]
+    assert [block.get("cache_control") for block in system] == [
+        None,
+        {"type": "ephemeral", "ttl": "1h"} if marked else None,
+    ]
 
 
 def test_sampling_parameters_go_in_the_dialects_own_fields(wire: Wire, codec: Codec) -> None:
