@@ -53,7 +53,7 @@ def deliver(project: Project, task_id: str, output: Path | None = None, folder: 
     job, source = finished_file(project, task_id)
     digest = sha256_of(source)
     if output is not None:
-        _check_target(output)
+        check_target(output)
         copy_file(source, output)
         return _remember(project, job, output, digest)
     beside = Path(job.source_path).parent if job.source_path else folder
@@ -73,7 +73,7 @@ def _first_free(project: Project, source: Path, folder: Path, job: Job, digest: 
     stem = Path(job.file_name).stem
     for number in count(1):
         ending = f".{job.task}{'' if number == 1 else f'-{number}'}{job.suffix}"
-        target = folder / f"{_cut(stem, NAME_BYTES - len(ending.encode()))}{ending}"
+        target = folder / f"{cut(stem, NAME_BYTES - len(ending.encode()))}{ending}"
         if publish_new(source, target) or _was_published(project, target, digest):
             return target
     raise AssertionError("count() does not end")
@@ -85,12 +85,13 @@ def _was_published(project: Project, target: Path, digest: str) -> bool:
     return str(target.resolve()) not in known and target.is_file() and sha256_of(target) == digest
 
 
-def _cut(stem: str, max_bytes: int) -> str:
+def cut(stem: str, max_bytes: int) -> str:
     """The beginning of a name that fits into so many bytes."""
     return os.fsencode(stem)[:max_bytes].decode("utf-8", "ignore")
 
 
-def _check_target(output: Path) -> None:
+def check_target(output: Path) -> None:
+    """Refuse, with a UserError, what can't be written to."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give the output a file name")
     if not output.parent.is_dir():
