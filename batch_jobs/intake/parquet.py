@@ -1,7 +1,7 @@
 """Parquet files (parquet.apache.org): every record is a row, counted from 1; every column is shown as text.
 
-Read as hostile: what the footer declares is held against the limits before anything is decoded, and what comes out of
-it is counted before it is unpacked, as a value that is stored once can stand in a million rows.
+Read as hostile: what the footer declares is held against the limits before anything is decoded. As a long value that is
+stored once can stand in a million rows, the values that a file keeps so say how many rows are decoded at a time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from batch_jobs.table import FileKind, IntakeLimits, Row, TableFormat
 
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 BATCH_ROWS = 1_000
+UNMEASURED_ROWS = 100
+"""Of a batch where values are stored once that can't be looked at beforehand."""
+BATCH_BYTES = 64 << 20
 BUFFER_BYTES = 1 << 20
 MAX_FOOTER_BYTES = 64_000_000
 _TEXT_TYPES = {"STRING", "NONE", "JSON", "ENUM"}
@@ -30,12 +33,15 @@ _EXPORT_AGAIN = "Write it again, or download it again"
 class ParquetTable:
     """A Parquet file whose footer has been checked."""
 
-    def __init__(self, path: Path, *, filename: str, limits: IntakeLimits, columns: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, *, filename: str, limits: IntakeLimits, columns: tuple[str, ...], batch_rows: int
+    ) -> None:
         self.format = TableFormat(kind=FileKind.PARQUET)
         self.columns = columns
         self._path = path
         self._filename = filename
         self._limits = limits
+        self._batch_rows = batch_rows
 
     def rows(self) -> Iterator[Row]:
         """Stream the rows; each call is a new pass over the file.
@@ -57,22 +63,15 @@ class ParquetTable:
         import pyarrow as pa
 
         names, row, unpacked = [SHEET_ROW, *self.columns], 0, 0
-        with opened(self._path, self._filename) as plain:
-            repeated = _stored_once(plain)
-        with opened(self._path, self._filename, read_dictionary=repeated) as file, _arrow_errors(self._filename):
-            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-                unpacked = self._counted(unpacked, batch)
+        with opened(self._path, self._filename) as file, _arrow_errors(self._filename):
+            for batch in file.iter_batches(self._batch_rows, use_threads=False):
+                unpacked += batch.nbytes
+                if unpacked > self._limits.max_bytes:
+                    _refuse_size(self._filename, self._limits)
                 numbers = integers(range(row + 1, row + 1 + batch.num_rows))
                 columns = [self._texts(row, place, column) for place, column in enumerate(batch.columns)]
                 yield pa.Table.from_arrays([numbers, *columns], names)
                 row += batch.num_rows
-
-    def _counted(self, before: int, batch: Any) -> int:
-        """Bytes of all values up to here, once they are unpacked."""
-        total = before + sum(map(_unpacked_bytes, batch.columns))
-        if total > self._limits.max_bytes:
-            _refuse_size(self._filename, self._limits)
-        return total
 
     def _texts(self, row: int, place: int, column: Any) -> Any:
         try:
@@ -112,8 +111,14 @@ def open_parquet(path: Path, *, filename: str, limits: IntakeLimits) -> ParquetT
     _check_ends(path, filename)
     with opened(path, filename) as file:
         columns = _checked_columns(file, filename, limits)
-        _check_sizes(file, filename, limits)
-    return ParquetTable(path, filename=filename, limits=limits, columns=columns)
+        _check_rows(file, filename, limits)
+        texts = _text_columns(file)
+    with opened(path, filename, read_dictionary=texts) as file, _arrow_errors(filename):
+        row_bytes = max(_longest_row(file, group) for group in range(file.num_row_groups))
+        _check_sizes(file, filename, limits)  # behind the first read: of encrypted columns Arrow ends the process there
+        most = UNMEASURED_ROWS if _may_repeat(file, texts) else BATCH_ROWS
+    batch_rows = max(1, min(most, BATCH_BYTES // max(1, row_bytes)))
+    return ParquetTable(path, filename=filename, limits=limits, columns=columns, batch_rows=batch_rows)
 
 
 @contextlib.contextmanager
@@ -192,8 +197,8 @@ def _checked_columns(file: Any, filename: str, limits: IntakeLimits) -> tuple[st
     return columns
 
 
-def _check_sizes(file: Any, filename: str, limits: IntakeLimits) -> None:
-    """Hold what the footer declares against the limits."""
+def _check_rows(file: Any, filename: str, limits: IntakeLimits) -> None:
+    """Hold the rows and bytes that the footer declares against the limits."""
     declared = file.metadata
     if declared.num_rows > limits.max_rows:
         problem = f"has {declared.num_rows:,} rows, more than {limits.max_rows:,}"
@@ -203,39 +208,59 @@ def _check_sizes(file: Any, filename: str, limits: IntakeLimits) -> None:
         raise FileRefused("is a damaged Parquet file: its rows don't add up", file=filename, fix=_EXPORT_AGAIN)
     if declared.num_rows < 1:
         raise FileRefused("has columns but no rows", file=filename, fix="Add the rows, then upload it again")
-    chunks = [group.column(place) for group in groups for place in range(declared.num_columns)]
-    size = max(sum(group.total_byte_size for group in groups), sum(chunk.total_uncompressed_size for chunk in chunks))
-    values = sum(chunk.num_values for chunk in chunks)
-    if size > limits.max_bytes or values > max(limits.max_bytes, limits.max_rows * limits.max_columns):
+    if sum(group.total_byte_size for group in groups) > limits.max_bytes:
         _refuse_size(filename, limits)
 
 
-def _stored_once(file: Any) -> list[str]:
-    """The columns of texts that are kept as a dictionary: they are read so, as unpacked they may have any size."""
-    schema, declared = file.schema, file.metadata
-    found = list[str]()
-    for place in range(declared.num_columns):
-        column = schema.column(place)
-        flat = column.max_repetition_level == 0 and column.max_definition_level <= 1 and column.path == column.name
-        if not flat or column.physical_type != "BYTE_ARRAY" or column.logical_type.type not in _TEXT_TYPES:
-            continue
-        groups = (declared.row_group(number).column(place) for number in range(declared.num_row_groups))
-        if any("DICTIONARY" in encoding for group in groups for encoding in group.encodings):
-            found.append(column.path)
-    return found
+def _check_sizes(file: Any, filename: str, limits: IntakeLimits) -> None:
+    """The same by its columns, each of which may say something else."""
+    chunks = list(_chunks(file))
+    values = sum(chunk.num_values for chunk in chunks)
+    if sum(chunk.total_uncompressed_size for chunk in chunks) > limits.max_bytes or values > limits.max_bytes:
+        _refuse_size(filename, limits)
 
 
-def _unpacked_bytes(column: Any) -> int:
+def _chunks(file: Any) -> Iterator[Any]:
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        if group.num_rows:
+            yield from (group.column(place) for place in range(group.num_columns))
+
+
+def _text_columns(file: Any) -> list[str]:
+    """The columns that can be read as a dictionary and indices."""
+    leaves = (file.schema.column(place) for place in range(file.metadata.num_columns))
+    return [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY"
+        and leaf.logical_type.type in _TEXT_TYPES
+        and leaf.path == leaf.name
+        and leaf.max_repetition_level == 0
+    ]
+
+
+def _longest_row(file: Any, group: int) -> int:
+    """Bytes of a row that has the longest of those values which each column of a row group keeps in its dictionary."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
-        return int(column.nbytes)
-    sizes = pc.binary_length(column.dictionary).take(column.indices)
-    return int(pc.sum(sizes.cast(pa.int64())).as_py() or 0)
+    first = next(file.iter_batches(1, row_groups=[group], use_threads=False), None)
+    kept = [column.dictionary for column in first.columns if pa.types.is_dictionary(column.type)] if first else []
+    values = [column.cast(pa.binary()) for column in kept if _is_text(column.type)]
+    return sum(int(pc.max(pc.binary_length(column)).as_py() or 0) for column in values)
 
 
 def _is_text(kind: Any) -> bool:
     import pyarrow as pa
 
     return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string))
+
+
+def _may_repeat(file: Any, measured: list[str]) -> bool:
+    """Whether a column keeps values once that `_longest_row` has not seen."""
+    return any(
+        "DELTA_BYTE_ARRAY" in chunk.encodings
+        or (chunk.physical_type == "BYTE_ARRAY" and chunk.path_in_schema not in measured)
+        for chunk in _chunks(file)
+    )

@@ -39,8 +39,10 @@ def write_parquet(upload: Path, target: Path, columns: Sequence[str], additions:
 
     entries = iter(additions)
     with opened(upload, upload.name) as source:
-        schema = _widened(source.schema_arrow, columns)
-        with pq.ParquetWriter(target, schema, **_alike(source)) as writer:
+        schema, alike = _widened(source.schema_arrow, columns), _alike(source)
+        with pq.ParquetWriter(target, schema, **alike) as writer:
+            if schema.metadata and not alike["store_schema"]:  # else Arrow writes it with its schema
+                writer.add_key_value_metadata(schema.metadata)
             for group in range(source.num_row_groups):
                 for table in _pieces(_wide_batches(source, group, schema, len(columns), entries)):
                     writer.write_table(table, row_group_size=table.num_rows)
