@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 
 class FileKind(StrEnum):
-    """The two families of table files."""
+    """The families of table files."""
 
     TEXT = "text"  # csv, tsv, psv
     XLSX = "xlsx"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class TableFormat:
     r"""How the upload is written: detected once at intake, kept with the job, used to write the output alike.
 
     Attributes:
-        kind: text or xlsx.
+        kind: of the file.
         encoding: Python codec name without BOM (`utf-8`, `utf-16-le`, `utf-16-be`, `cp1252`); text only.
         bom: the file starts with a byte order mark; text only.
         delimiter: one character; text only.
@@ -51,6 +53,8 @@ class TableFormat:
         """For the plan: `sheet "Q3"`, or `utf-8, comma`."""
         if self.kind is FileKind.XLSX:
             return f'sheet "{self.sheet}"'
+        if self.kind is not FileKind.TEXT:
+            return "JSON Lines" if self.kind is FileKind.JSONL else "Parquet"
         names = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
         return f"{self.encoding}{' with BOM' if self.bom else ''}, {names.get(self.delimiter, repr(self.delimiter))}"
 
@@ -76,7 +80,8 @@ class Row(NamedTuple):
     """One data row.
 
     Attributes:
-        number: as the spreadsheet shows it (header = 1), blank rows counted.
+        number: as the spreadsheet shows it (header = 1), blank rows counted; in JSON Lines and Parquet, which have no
+            header, the first row is 1.
         cells: text, exactly as written, one per column.
     """
 
@@ -88,8 +93,8 @@ class Addition(NamedTuple):
     """What the output gives to one row.
 
     Attributes:
-        cells: ours.
-        lines: that the row takes in the upload, by its line breaks; 1 in a workbook.
+        cells: ours, as the kind of file has them: in JSON Lines they are JSON texts.
+        lines: that the row takes in a text table, by its line breaks; of no meaning elsewhere.
     """
 
     cells: Sequence[str]
@@ -97,7 +102,11 @@ class Addition(NamedTuple):
 
 
 class Table(Protocol):
-    """An opened, recognised table. Blank rows (every cell empty) are no rows: skipped, but counted in numbers."""
+    """An opened, recognised table.
+
+    In a spreadsheet blank rows (every cell empty) are no rows: skipped, but counted in numbers. In JSON Lines and
+    Parquet every record is a row.
+    """
 
     format: TableFormat
     columns: tuple[str, ...]

@@ -45,6 +45,8 @@ MEDIA_TYPES = {
     ".tsv": "text/tab-separated-values",
     ".psv": "text/plain",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".jsonl": "application/jsonl",
+    ".parquet": "application/vnd.apache.parquet",
 }
 _FAILURES = {
     400: "The body can't be read as `multipart/form-data`.",
@@ -62,7 +64,7 @@ _LINKS: dict[str, Any] = {
 }
 """Where to go with the `task_id` of an answer, for clients that are made from the OpenAPI document."""
 _FILE_NAME: dict[str, Any] = {
-    "description": "The file part must have its name: the end of it says csv, tsv, psv or xlsx.",
+    "description": "The file part must have its name: the end of it says csv, tsv, psv, xlsx, jsonl or parquet.",
     "required": True,
     "schema": {"type": "string"},
     "example": 'form-data; name="file"; filename="losses.csv"',

@@ -28,7 +28,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--file", "file", required=True, metavar="PATH", help="csv, tsv, psv or xlsx.")
+@click.option("--file", "file", required=True, metavar="PATH", help="csv, tsv, psv, xlsx, jsonl or parquet.")
 @click.option("--task", required=True, help="A task of config.json, for example summarize.")
 @click.option("--data_case", "--data-case", required=True, help="One of its data cases, for example external_loss.")
 @click.option(

@@ -18,10 +18,14 @@ from batch_jobs.table import IntakeLimits, Table
 
 TEXT_EXTENSIONS = (".csv", ".tsv", ".psv")
 WORKBOOK_EXTENSION = ".xlsx"
+JSONL_EXTENSION = ".jsonl"
+PARQUET_EXTENSION = ".parquet"
+EXTENSIONS = (*TEXT_EXTENSIONS, WORKBOOK_EXTENSION, JSONL_EXTENSION, PARQUET_EXTENSION)
 HEAD_BYTES = 4096
 MAX_DIRECTORY_BYTES = 1024 * 1024
 MAX_TYPES_BYTES = 1024 * 1024
 
+_A_TABLE = "a .csv, .tsv, .psv, .xlsx, .jsonl or .parquet file"
 _SAVE_AS = "Save it as .xlsx or as CSV UTF-8, and upload that"
 _EXPORT = "Export the table as .csv or .xlsx, and upload that"
 _UNPACK = "Unpack it, and upload the table that is in it"
@@ -48,16 +52,18 @@ _BROKEN_WORKBOOK = _Finding(
     "looks like a workbook or zip archive that is damaged or was cut short", "Open it, save it again and upload that"
 )
 _IMAGE = _Finding("is an image", _EXPORT)
-_PROGRAM = _Finding("is a program", "Upload a .csv, .tsv, .psv or .xlsx file")
+_PROGRAM = _Finding("is a program", f"Upload {_A_TABLE}")
 _PACKED = _Finding("is a compressed file", _UNPACK)
-_PARQUET = _Finding("is a Parquet file", _EXPORT)
+_PARQUET = _Finding("is a Parquet file", "Rename it to .parquet, and upload that")
 _BINARY = _Finding("is a binary file and no table", _EXPORT)
 _WEB_PAGE = _Finding(
     "is a web page (HTML)",
     "Often a sign-in or error page was saved instead of the file: download it again, or open it and save it as .xlsx",
 )
 _XML = _Finding("is an XML file", _EXPORT)
-_JSON = _Finding("is a JSON file", _EXPORT)
+_JSON = _Finding(
+    "is a JSON file", "If it holds one object a line, rename it to .jsonl; else write it so, and upload that"
+)
 
 # Bytes at the very start. Those that could begin the header of a text table are judged in `_binary` with more.
 _MAGIC: tuple[tuple[bytes, _Finding], ...] = (
@@ -120,8 +126,8 @@ def open_table(path: Path, *, filename: str, sheet: str | None, limits: IntakeLi
 
     Raises:
         FileTooLarge: over `limits.max_bytes`.
-        FileRefused: when it is empty, something else than csv, tsv, psv or xlsx, not what its name says, or
-            when its table can't be read without guessing.
+        FileRefused: when it is empty, something else than csv, tsv, psv, xlsx, jsonl or parquet, not what its name
+            says, or when its table can't be read without guessing.
         UnknownName: when the workbook has no such sheet.
     """
     _check_size(path, filename, limits)
@@ -130,6 +136,8 @@ def open_table(path: Path, *, filename: str, sheet: str | None, limits: IntakeLi
     is_workbook = head.startswith(_ZIP)
     finding = _archive(path, head) if is_workbook else _foreign(path, head)
     extension = extension_of(filename)
+    if finding in {JSONL_EXTENSION: (_JSON,), PARQUET_EXTENSION: (_PARQUET, _BINARY)}.get(extension, ()):
+        finding = None
     # An extension that is not taken is refused for what the content is, where that is known.
     finding = finding or _by_name(extension)
     if finding is not None:
@@ -140,8 +148,24 @@ def open_table(path: Path, *, filename: str, sheet: str | None, limits: IntakeLi
 
         return open_xlsx(path, filename=filename, sheet=sheet, limits=limits)
     if sheet is not None:
-        problem = f'sheet "{sheet}" was asked for, but a text table has no sheets'
+        problem = f'sheet "{sheet}" was asked for, but a {_kind_name(extension)} has no sheets'
         raise FileRefused(problem, file=filename, fix="Leave the sheet out, or upload the .xlsx file")
+    return _open_sheetless(path, filename, extension, limits)
+
+
+def _kind_name(extension: str) -> str:
+    return {JSONL_EXTENSION: "JSON Lines file", PARQUET_EXTENSION: "Parquet file"}.get(extension, "text table")
+
+
+def _open_sheetless(path: Path, filename: str, extension: str, limits: IntakeLimits) -> Table:
+    if extension == JSONL_EXTENSION:
+        from batch_jobs.intake.jsonl import open_jsonl
+
+        return open_jsonl(path, filename=filename, limits=limits)
+    if extension == PARQUET_EXTENSION:
+        from batch_jobs.intake.parquet import open_parquet
+
+        return open_parquet(path, filename=filename, limits=limits)
     return open_text(path, filename=filename, limits=limits)
 
 
@@ -155,15 +179,13 @@ def _check_size(path: Path, filename: str, limits: IntakeLimits) -> None:
 
 
 def _by_name(extension: str) -> _Finding | None:
-    if extension in (*TEXT_EXTENSIONS, WORKBOOK_EXTENSION):
+    if extension in EXTENSIONS:
         return None
     if extension in _NAMES:
         named = _NAMES[extension]
         return _Finding(f"has a name that says it {named.what}", named.fix)
     what = f'has the extension "{extension}"' if extension else "has no extension"
-    return _Finding(
-        f"{what}, which is not read", "Upload a .csv, .tsv, .psv or .xlsx file; rename it if it is one of these"
-    )
+    return _Finding(f"{what}, which is not read", f"Upload {_A_TABLE}; rename it if it is one of these")
 
 
 def _check_name(extension: str, filename: str, *, is_workbook: bool) -> None:

@@ -25,9 +25,8 @@ from batch_jobs.lifecycle.packing import PLAN_COLUMNS, firsts_of, results_table
 from batch_jobs.lifecycle.plan import layout_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import STATUS_FIELD
+from batch_jobs.lifecycle.values import Write, spreadsheet_text, writer_for
 from batch_jobs.models import Layout, Outcome
-from batch_jobs.output.neutral import neutralise
-from batch_jobs.render.answers import cell_text
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
 from batch_jobs.storage import items
 from batch_jobs.storage.call_cache import CallCache, cache_of_worker
@@ -35,7 +34,7 @@ from batch_jobs.storage.database import CACHE_KB, open_sqlite
 from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.ledger import Ledger
-from batch_jobs.table import Addition
+from batch_jobs.table import Addition, FileKind
 
 OK = "ok"
 REASONS = {
@@ -224,11 +223,12 @@ def _made(source: Source, number: int, firsts: bytes | None, ledger: Ledger, cac
         texts = {call: answer.answer for call, answer in answers.items()}
         packed = results_table(source.job, _planned(source, number), given, firsts, answers)
     read = _read(texts, wanted, source.cache)
-    additions = []
-    for row, breaks in zip(rows, line_breaks(given), strict=True):
+    additions, write = [], writer_for(source.job.format.kind)
+    breaks_of_rows = line_breaks(given) if source.job.format.kind is FileKind.TEXT else [0] * len(rows)
+    for row, breaks in zip(rows, breaks_of_rows, strict=True):
         reason = reason_of(row, failures)
         tally.count(row.number, reason)
-        additions.append(Addition(row_cells(row, reason, read, source.fields), 1 + breaks))
+        additions.append(Addition(row_cells(row, reason, read, source.fields, write), 1 + breaks))
     return Made(additions, tally, packed)
 
 
@@ -248,13 +248,15 @@ def _planned(source: Source, number: int) -> Any:
         return plan.read_row_group(number, columns=list(PLAN_COLUMNS), use_threads=False).select(list(PLAN_COLUMNS))
 
 
-def row_cells(row: PlannedRow, reason: str | None, answers: Answers, fields: Sequence[str]) -> list[str]:
+def row_cells(
+    row: PlannedRow, reason: str | None, answers: Answers, fields: Sequence[str], write: Write = spreadsheet_text
+) -> list[str]:
     """Our cells of one row: its answer, or blanks and the reason."""
     if reason is not None:
-        return [*("" for _ in fields), neutralise(f"failed: {reason}")]
+        return [*(write(None) for _ in fields), write(f"failed: {reason}")]
     assert row.fingerprint is not None
     answer = answers[row.fingerprint]
-    return [*(neutralise(cell_text(answer.get(name))) for name in fields), OK]
+    return [*(write(answer.get(name)) for name in fields), write(OK)]
 
 
 def answers_to(cache: CallCache, path: Path, rows: Iterable[PlannedRow], failures: Failures) -> Answers:

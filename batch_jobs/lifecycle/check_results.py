@@ -48,11 +48,12 @@ def _delivered(look: Look) -> set[str]:
 
 def _table_rows(path: Path, job: Job) -> tuple[int, int]:
     """Data rows of an output, and the number of the first that is too short or too long (0 for none)."""
-    if job.format.kind is FileKind.XLSX:
+    if job.format.kind is not FileKind.TEXT:
         from batch_jobs.intake.recognise import open_table
 
         table = open_table(path, filename=path.name, sheet=job.format.sheet, limits=UNLIMITED)
-        return sum(1 for _ in table.rows()), 0
+        rows, ours = sum(1 for _ in table.rows()), set(job.output_columns.values())
+        return rows, int(job.format.kind is not FileKind.XLSX and not ours <= set(table.columns))
     from batch_jobs.intake.dialect import Encoding, allow_any_cell, open_decoded
     from batch_jobs.intake.text import RecordReader
 

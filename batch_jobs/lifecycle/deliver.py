@@ -65,7 +65,7 @@ def deliver(
         ending = f".{job.task}.{shape}", source.suffix
     digest = sha256_of(source)
     if output is not None:
-        _check_target(output)
+        check_target(output)
         copy_file(source, output)
         return _remember(project, job, output, digest)
     beside = Path(job.source_path).parent if job.source_path else folder
@@ -88,7 +88,7 @@ def _first_free(project: Project, source: Path, upload: Path, ending: tuple[str,
     """
     for number in count(1):
         last = f"{ending[0]}{'' if number == 1 else f'-{number}'}{ending[1]}"
-        target = upload.with_name(f"{_cut(upload.stem, NAME_BYTES - len(last.encode()))}{last}")
+        target = upload.with_name(f"{cut(upload.stem, NAME_BYTES - len(last.encode()))}{last}")
         if publish_new(source, target) or _was_published(project, target, digest):
             return target
     raise AssertionError("count() does not end")
@@ -100,12 +100,13 @@ def _was_published(project: Project, target: Path, digest: str) -> bool:
     return str(target.resolve()) not in known and target.is_file() and sha256_of(target) == digest
 
 
-def _cut(stem: str, max_bytes: int) -> str:
+def cut(stem: str, max_bytes: int) -> str:
     """The beginning of a name that fits into so many bytes."""
     return os.fsencode(stem)[:max_bytes].decode("utf-8", "ignore")
 
 
-def _check_target(output: Path) -> None:
+def check_target(output: Path) -> None:
+    """Refuse, with a UserError, what can't be written to."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give the output a file name")
     if not output.parent.is_dir():

@@ -31,7 +31,7 @@ from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
 from batch_jobs.storage.idempotency import Claim
 from batch_jobs.storage.jobs import Job
-from batch_jobs.table import IntakeLimits, Table
+from batch_jobs.table import FileKind, IntakeLimits, Table
 
 WARM_FROM_BYTES = 8_000_000
 STATUS_FIELD = ""
@@ -211,7 +211,7 @@ def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
     raise FileRefused(
         f"mandatory column{'s are' if len(missing) > 1 else ' is'} missing: {listed}",
         file=order.file_name,
-        rows=(1,),
+        rows=_header_rows(table),
         fix=f'Data case "{order.data_case}" needs {", ".join(wanted)}; the file has {", ".join(table.columns[:20])}',
     )
 
@@ -236,9 +236,13 @@ def _check_placeholders(table: Table, prompt: Prompt | JudgePrompt, data_case: D
         raise FileRefused(
             f"the prompt names what is no column: {listed}",
             file=order.file_name,
-            rows=(1,),
+            rows=_header_rows(table),
             fix=f"Correct {prompt.path.name}, or add the column; the file has {', '.join(table.columns[:20])}",
         )
+
+
+def _header_rows(table: Table) -> tuple[int, ...]:
+    return (1,) if table.format.kind in {FileKind.TEXT, FileKind.XLSX} else ()
 
 
 def _near(name: str, columns: Iterable[str]) -> str:

@@ -30,6 +30,16 @@ def write_table(
         from batch_jobs.output.xlsx import write_xlsx
 
         return write_xlsx(upload, fmt, target, columns, (addition.cells for addition in additions))
+    if fmt.kind is FileKind.JSONL:
+        from batch_jobs.output.jsonl import write_jsonl
+
+        write_jsonl(upload, target, columns, additions)
+        return 0
+    if fmt.kind is FileKind.PARQUET:
+        from batch_jobs.output.parquet import write_parquet
+
+        write_parquet(upload, target, columns, additions)
+        return 0
     from batch_jobs.output.text import write_text
 
     return write_text(upload, fmt, target, columns, additions)

@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config.json"
@@ -278,6 +280,26 @@ def xlsx_bytes(rows: Iterable[list[str]]) -> bytes:
     return content.getvalue()
 
 
+def jsonl_bytes(rows: Iterable[list[str]]) -> bytes:
+    return "".join(json.dumps(dict(zip(HEADER, row, strict=True))) + "\n" for row in rows).encode()
+
+
+def parquet_bytes(rows: Iterable[list[str]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([dict(zip(HEADER, row, strict=True)) for row in rows]), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def jsonl_rows(content: bytes) -> list[list[str]]:
+    objects = [json.loads(line) for line in content.splitlines()]
+    return [list(objects[0]), *(list(each.values()) for each in objects)]
+
+
+def parquet_rows(content: bytes) -> list[list[str]]:
+    table = pq.read_table(io.BytesIO(content))
+    return [table.column_names, *(list(row.values()) for row in table.to_pylist())]
+
+
 def csv_rows(content: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
 
@@ -286,6 +308,15 @@ def xlsx_rows(content: bytes) -> list[list[str]]:
     sheet = openpyxl.load_workbook(io.BytesIO(content)).active
     assert sheet is not None
     return [["" if cell is None else str(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+
+
+KINDS: dict[str, tuple[Callable[[Iterable[list[str]]], bytes], Callable[[bytes], list[list[str]]]]] = {
+    "csv": (csv_bytes, csv_rows),
+    "xlsx": (xlsx_bytes, xlsx_rows),
+    "jsonl": (jsonl_bytes, jsonl_rows),
+    "parquet": (parquet_bytes, parquet_rows),
+}
+"""How a table is written and read, by the ending of its name."""
 
 
 def check_answers(table: list[list[str]], rows: list[list[str]], mark: str = "Q") -> None:

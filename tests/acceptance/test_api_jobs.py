@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,15 @@ def quick_batches(server: Server) -> None:
     server.batches_take(0.1)
 
 
-@pytest.mark.parametrize("mode", ["batch", "concurrent"])
-@pytest.mark.parametrize("kind", ["csv", "xlsx"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [*product(["csv", "xlsx"], ["batch", "concurrent"]), ("jsonl", "batch"), ("parquet", "concurrent")],
+)
 def test_a_table_comes_back_with_each_rows_own_answer(server: Server, kind: str, mode: str) -> None:
     mark = f"{kind[0]}{mode[0]}".upper()
     rows = api_kit.losses(7, mark)
-    content = api_kit.csv_bytes(rows) if kind == "csv" else api_kit.xlsx_bytes(rows)
+    written, read = api_kit.KINDS[kind]
+    content = written(rows)
     accepted = server.upload(f"Verluste Zürich.{kind}", content, mode=mode)
     assert accepted.status == 202
     task_id = accepted.json["task_id"]
@@ -47,7 +51,7 @@ def test_a_table_comes_back_with_each_rows_own_answer(server: Server, kind: str,
 
     file = server.get(job["output"])
     assert file.status == 200
-    api_kit.check_answers((api_kit.csv_rows if kind == "csv" else api_kit.xlsx_rows)(file.body), rows, mark)
+    api_kit.check_answers(read(file.body), rows, mark)
     name = f"filename=\"Verluste Z_rich.summarize.{kind}\"; filename*=UTF-8''Verluste%20Z%C3%BCrich.summarize.{kind}"
     assert file.headers["Content-Disposition"] == f"attachment; {name}"
     assert file.headers["X-Content-Type-Options"] == "nosniff"

@@ -1,0 +1,161 @@
+"""The rows of a done job as an export has them: ids, all input columns, all fields of the answer, how it ended.
+
+Made by the ranges of rows that plan and snapshot are kept in, as the output is (`lifecycle.cells`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from batch_jobs.arrow import TableReader
+from batch_jobs.errors import StoreError
+from batch_jobs.lifecycle.cells import OK, Answers, Failures, answers_to, reason_of
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.models import Outcome
+from batch_jobs.output.export import Chunk, ExportColumn, ValueKind
+from batch_jobs.render.answers import OutputSchema
+from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
+from batch_jobs.render.prompts import load_prompt, sha256s_in
+from batch_jobs.storage import items
+from batch_jobs.storage.jobs import Job
+from batch_jobs.storage.verdicts import Verdict, there, verdicts
+
+FIRST = {
+    "row_number": ValueKind.INTEGER,
+    "item": ValueKind.INTEGER,
+    "identity": ValueKind.TEXT,
+    "group_key": ValueKind.TEXT,
+}
+"""Before the columns of the file."""
+LAST = {
+    "status": ValueKind.TEXT,
+    "outcome": ValueKind.TEXT,
+    "verdict": ValueKind.TEXT,
+    "score": ValueKind.NUMBER,
+}
+"""After the fields of the answer."""
+GROUP = "group"
+_KINDS = {
+    "string": ValueKind.TEXT,
+    "integer": ValueKind.INTEGER,
+    "number": ValueKind.NUMBER,
+    "boolean": ValueKind.BOOLEAN,
+}
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+MAX_REFERENCES = 20
+
+
+def answer_of(project: Project, job: Job) -> OutputSchema:
+    """What the job's answers are, by the prompt that is kept with it.
+
+    Raises:
+        StoreError: it is not there any more.
+    """
+    folder = project.workspace.prompt(job.task_id, "any").parent
+    kept = sha256s_in(folder).get(job.prompt_sha256 or "")
+    if kept is None:
+        raise StoreError(f"{folder}: the prompt that the job was planned with is not there. Restore it from a backup")
+    return load_prompt(folder, kept.name).output
+
+
+def columns_of(job: Job, answer: OutputSchema) -> list[ExportColumn]:
+    """The columns of an export, in order.
+
+    A column of the file keeps its name. One of ours whose name is taken gets `_2`, or the next number that is free; the
+    first ones choose first, then the fields of the answer, then the last ones.
+    """
+    taken = set(job.columns)
+    fields = {name: kind_of(answer.schema, name) for name in answer.fields}
+    first, middle, last = (_named(kinds, taken) for kinds in (FIRST, fields, LAST))
+    return [*first, *(ExportColumn(name, ValueKind.TEXT) for name in job.columns), *middle, *last]
+
+
+def _named(kinds: Mapping[str, ValueKind], taken: set[str]) -> list[ExportColumn]:
+    named = []
+    for name, kind in kinds.items():
+        free, number = name, 2
+        while free in taken:
+            free, number = f"{name}_{number}", number + 1
+        taken.add(free)
+        named.append(ExportColumn(free, kind))
+    return named
+
+
+def kind_of(schema: Mapping[str, Any], field: str) -> ValueKind:
+    """What a field of the answer holds, by its JSON Schema; JSON where that is not one plain type, or null."""
+    kinds = set(_types(schema, schema["properties"].get(field, True), MAX_REFERENCES)) - {"null"}
+    if kinds == {"integer", "number"}:
+        return ValueKind.NUMBER
+    return _KINDS.get(kinds.pop(), ValueKind.JSON) if len(kinds) == 1 else ValueKind.JSON
+
+
+def _types(schema: Mapping[str, Any], part: Any, left: int) -> Iterator[str]:
+    """The types that a part of a schema allows; one that is not told is `any`."""
+    if not isinstance(part, Mapping) or not left:
+        yield "any"
+    elif str(part.get("$ref", "")).startswith("#/"):
+        yield from _types(schema, _referred(schema, part["$ref"]), left - 1)
+    elif "type" in part:
+        yield from [part["type"]] if isinstance(part["type"], str) else part["type"]
+    elif "enum" in part or "const" in part:
+        values = part["enum"] if "enum" in part else [part["const"]]
+        yield from ("null" if value is None else _TYPES.get(type(value), "any") for value in values)
+    elif choices := part.get("anyOf") or part.get("oneOf"):
+        for choice in choices:
+            yield from _types(schema, choice, left - 1)
+    else:
+        yield "any"
+
+
+def _referred(schema: Any, reference: str) -> Any:
+    for name in reference[2:].split("/"):
+        schema = schema.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
+    return schema
+
+
+def chunks_of(
+    project: Project, job: Job, answer: OutputSchema, columns: Sequence[ExportColumn], made: Callable[[int], None]
+) -> Iterator[Chunk]:
+    """Stream the rows in file order, a range at a time; `made` is told the number of each."""
+    plan = project.workspace.plan(job.task_id)
+    kinds = [column.kind for column in columns[len(FIRST) + len(job.columns) :]]
+    with (
+        contextlib.closing(TableReader(plan / "rows.parquet")) as planned,
+        contextlib.closing(TableReader(project.workspace.snapshot(job.task_id))) as snapshot,
+    ):
+        for number, size in enumerate(row_ranges(plan)):
+            rows, table = list(read_rows(plan, number)), planned.take(size)
+            ids = [row.number for row in rows], [row.item for row in rows], table.column("identity").to_pylist()
+            group = table.column(GROUP).to_pylist() if GROUP in table.column_names else [None] * size
+            cells = [column.to_pylist() for column in snapshot.take(size).columns[1:]]
+            ours = _ours(project, job, rows, answer.fields)
+            yield [*ids, group, *cells, *(_typed(kind, values) for kind, values in zip(kinds, ours, strict=True))]
+            made(size)
+
+
+def _ours(project: Project, job: Job, rows: Sequence[PlannedRow], fields: Sequence[str]) -> Iterator[Sequence[object]]:
+    """The fields of the answers, and the last columns, of one range."""
+    chosen = sorted({row.item for row in rows if row.item is not None})
+    with project.ledger.read() as connection:
+        failures: Failures = items.failures(connection, job.task_id, chosen)
+        judged = verdicts(connection, job.task_id, chosen) if there(connection) else {}
+    answers = answers_to(project.cache, project.workspace.call_cache, rows, failures)
+    reasons = [reason_of(row, failures) for row in rows]
+    given = [_answer(row, reason, answers) for row, reason in zip(rows, reasons, strict=True)]
+    yield from ([found.get(field) for found in given] for field in fields)
+    yield [OK if reason is None else f"failed: {reason}" for reason in reasons]
+    yield [None if row.item is None else failures.get(row.item, (Outcome.SUCCEEDED,))[0].value for row in rows]
+    yield from zip(*(judged.get(-1 if row.item is None else row.item, Verdict()) for row in rows), strict=True)
+
+
+def _answer(row: PlannedRow, reason: str | None, answers: Answers) -> Mapping[str, object]:
+    return {} if reason is not None or row.fingerprint is None else answers[row.fingerprint]
+
+
+def _typed(kind: ValueKind, values: Iterable[object]) -> list[object]:
+    """Values of one kind each: JSON Schema takes 5.0 for a whole number."""
+    if kind is ValueKind.INTEGER:
+        return [int(value) if isinstance(value, float) else value for value in values]
+    return list(values)
