@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batch_jobs.cli import show
 from batch_jobs.cli.options import Place, answer_json, say
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from batch_jobs.lifecycle.view import JobView
 
 
-def finish(project: Project, place: Place, task_id: str, output: Path | None, folder: Path | None = None) -> int:
+def finish(
+    project: Project,
+    place: Place,
+    task_id: str,
+    output: Path | None,
+    folder: Path | None = None,
+    *,
+    also: dict[str, Any] | None = None,
+) -> int:
     """Show how a job stands now; deliver its file if it is done.
 
     Args:
@@ -25,6 +33,7 @@ def finish(project: Project, place: Place, task_id: str, output: Path | None, fo
         task_id: the job.
         output: where the file goes; None for beside the user's own.
         folder: where it goes when the job does not know the user's own file.
+        also: what else the JSON object says.
 
     Returns:
         The exit code.
@@ -49,7 +58,7 @@ def finish(project: Project, place: Place, task_id: str, output: Path | None, fo
             say(place, text)
         if seen.phase is Phase.PAUSED:
             say(place, show.line("then", f"batch-jobs resume {task_id[:12]}"))
-    answer_json(place, view(project, task_id).as_json())
+    answer_json(place, {**view(project, task_id).as_json(), **(also or {})})
     return exit_code(seen)
 
 

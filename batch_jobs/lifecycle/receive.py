@@ -13,13 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from batch_jobs import system
 from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
-from batch_jobs.errors import ConfigError, FileRefused
+from batch_jobs.errors import ConfigError, FileRefused, SchemaMissing
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.schema_fit import check_schema
 from batch_jobs.models import JobOutcome, Mode, Parameters, Phase
 from batch_jobs.render.answers import check_output_columns
 from batch_jobs.render.prompt import Prompt
@@ -68,7 +70,16 @@ class _Resolved:
     provider: str
     entry: ProviderEntry
     model: str
+    account: str
     mode: Mode
+
+
+class Way(NamedTuple):
+    """Who answers, by config.json: the provider's name and entry, its model, and the account that pays."""
+
+    provider: str
+    entry: ProviderEntry
+    model: str
     account: str
 
 
@@ -117,7 +128,7 @@ def _keep(project: Project, order: Order) -> Job:
     """Check the file and put it, with its rows, into the folder of a new job that is not in the ledger yet."""
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
-    _check_columns(table, resolved.data_case, order)
+    check_columns(table, resolved.data_case, order)
     _check_placeholders(table, resolved.prompt, order)
     if order.file.stat().st_size > WARM_FROM_BYTES:
         project.workers.warm()  # they will render it, and begin while the file is read
@@ -176,15 +187,35 @@ def _resolve(project: Project, order: Order) -> _Resolved:
     settings = project.settings
     task = pick("task", order.task, settings.tasks)
     data_case = pick("data case", order.data_case, task.data_cases, f'task "{order.task}"')
-    name = order.provider or settings.defaults.provider
-    entry = project.entry(name)
-    models = {model: model for model in (entry.model, *entry.models)}
-    model = pick("model", order.model, models, f'provider "{name}"') if order.model else entry.model
-    account = project.account(name, simulated=project.simulated)
-    _check_parameters(name, entry, model, project)
-    prompt = load_prompt(project.prompt_lib, task.prompt)
+    way = way_to_model(project, order.provider, order.model)
+    prompt = _prompt(project, task, order)
     check_output_columns(order.task, task.output_columns, prompt.output)
-    return _Resolved(task, data_case, prompt, name, entry, model, order.mode or settings.defaults.mode, account)
+    check_schema(way.provider, way.entry.dialect, prompt.output.schema)
+    return _Resolved(task, data_case, prompt, *way, order.mode or settings.defaults.mode)
+
+
+def way_to_model(project: Project, provider: str | None, model: str | None) -> Way:
+    """Look up a provider and a model of it; None for the config's default.
+
+    Raises:
+        UnknownName: there is no such provider or model.
+        ConfigError: no key, or parameters that the model refuses.
+    """
+    name = provider or project.settings.defaults.provider
+    entry = project.entry(name)
+    models = {known: known for known in (entry.model, *entry.models)}
+    chosen = pick("model", model, models, f'provider "{name}"') if model else entry.model
+    account = project.account(name, simulated=project.simulated)
+    _check_parameters(name, entry, chosen, project)
+    return Way(name, entry, chosen, account)
+
+
+def _prompt(project: Project, task: Task, order: Order) -> Prompt:
+    try:
+        return load_prompt(project.prompt_lib, task.prompt)
+    except SchemaMissing as error:
+        command = f"batch-jobs stage schema --task {order.task} --data-case {order.data_case} --file {order.file_name}"
+        raise SchemaMissing(f"{error.message}. Write it yourself, or have an LLM write it: {command}") from error
 
 
 def _check_parameters(name: str, entry: ProviderEntry, model: str, project: Project) -> None:
@@ -203,7 +234,12 @@ def _limits(project: Project) -> IntakeLimits:
     return IntakeLimits(**project.settings.intake.model_dump())
 
 
-def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
+def check_columns(table: Table, data_case: DataCase, order: Order) -> None:
+    """Check that a table has the columns that its data case needs.
+
+    Raises:
+        FileRefused: it lacks some; names them, and near ones.
+    """
     named = data_case.mandatory_columns, data_case.identity_columns, data_case.context.include
     wanted = dict.fromkeys(chain.from_iterable(named))
     missing = [name for name in wanted if name not in table.columns]

@@ -55,7 +55,8 @@ def read_schema(prompt: Path, given: object) -> PromptSchema:
         return _module(prompt, name)
     if not JSON_NAME.fullmatch(name):
         raise ConfigError(
-            f'{prompt}: "schema" has to be a JSON Schema, or the name of a .json file beside the prompt, or of a .py module'
+            f'{prompt}: "schema" has to be a JSON Schema, or the name of a .json file beside the prompt, or of a .py '
+            "module"
         )
     file = _beside(prompt, name, "*.json")
     source = file.read_bytes()

@@ -12,6 +12,7 @@ import re
 import orjson
 
 from .behaviour import FaultKind
+from .python_answers import python_answer
 from .schema_answers import answer_for
 from .wire import Answer, Ask, Finish
 
@@ -83,6 +84,8 @@ def compose(
 
 
 def _text(ask: Ask) -> str:
+    if (module := python_answer(ask)) is not None:
+        return module
     lines = sentences(data_point(ask.text))
     if ask.schema is None:
         return " ".join(lines[:2])

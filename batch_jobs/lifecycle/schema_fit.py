@@ -1,0 +1,52 @@
+"""Whether a schema fits its provider's structured output: said before anything is sent, or in the plan's lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch_jobs.config import pick
+from batch_jobs.errors import ConfigError
+from batch_jobs.lifecycle.project import Project
+from batch_jobs.models import Dialect
+from batch_jobs.render.prompts import kept_prompt
+from batch_jobs.storage.jobs import Job
+from providers.schema_limits import Finding, findings
+
+SHOWN = 3
+
+
+def check_schema(provider: str, dialect: Dialect, schema: dict[str, Any]) -> None:
+    """Check that a provider takes a schema.
+
+    Args:
+        provider: its name in config.json, for the message.
+        dialect: whose structured output.
+        schema: of the answer.
+
+    Raises:
+        ConfigError: it does not; names the fields and the constructs.
+    """
+    refused = [finding for finding in findings(dialect, schema) if finding.refused]
+    if refused:
+        raise ConfigError(
+            f"{provider} ({dialect}) does not take this schema: {_listed(refused)}. Nothing was sent. Change the "
+            "schema, or use another provider: --provider"
+        )
+
+
+def schema_hints(project: Project, job: Job) -> str | None:
+    """What of a planned job's schema its provider does not enforce, for the plan; None where it enforces all."""
+    folder = project.workspace.prompt(job.task_id, "any").parent
+    prompt = kept_prompt(folder, pick("task", job.task, project.settings.tasks).prompt)
+    hints = [finding for finding in findings(Dialect(job.dialect), prompt.output.schema) if not finding.refused]
+    if not hints:
+        return None
+    what = "the whole schema" if Dialect(job.dialect) is Dialect.OPENAI else "this"
+    return f"{_listed(hints)}: {what} is only a hint to {job.provider}; each answer is checked all the same"
+
+
+def _listed(found: list[Finding]) -> str:
+    parts = [
+        f'field "{finding.field}": {finding.construct}' if finding.field else finding.construct for finding in found
+    ]
+    return "; ".join(parts[:SHOWN]) + (f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else "")
