@@ -1,7 +1,7 @@
 """What a provider's structured output does not take of a schema, told before anything is sent; pure functions.
 
-Two kinds: what the provider refuses (400, for every row), and what it takes but does not enforce, so that it only steers
-the model. Sources stand with each table; numbers are the providers' published ones.
+Two kinds: what the provider refuses (400, for every row), and what it takes but does not enforce, so that it only
+steers the model. Sources stand with each table; numbers are the providers' published ones.
 """
 
 from __future__ import annotations

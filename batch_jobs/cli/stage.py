@@ -53,8 +53,8 @@ class _Stages(click.Group):
 def stage() -> None:
     """Run one stage of a job, and look at what it leaves.
 
-    A stage does nothing where its artefact is there and its inputs have not changed. What it writes anew is kept before,
-    in archived/ beside it; --force has it written anew in any case.
+    A stage does nothing where its artefact is there and its inputs have not changed. Where it writes one anew, the old
+    one is kept in archived/ beside it; --force has it written anew in any case.
     """
 
 

@@ -166,5 +166,6 @@ def require_current(project: Project, job: Job) -> None:
         raise UserError(
             f"job {job.task_id[:12]} keeps the prompt and config that it was planned with, and these have changed. "
             f"For a job with the new ones: batch-jobs stage ingest --file {file} --task {job.task} "
-            f"--data-case {job.data_case}   (what is still asked alike is not paid again)"
+            f"--data-case {job.data_case}{' --sandbox' if job.simulated else ''}   "
+            "(what is still asked alike is not paid again)"
         )

@@ -1,14 +1,14 @@
 """The schema of a task, written by an LLM: one call, one module of pydantic models, checked before it is put in place.
 
-A schema that is there is kept. What the call brought is durable in the call cache before anything is made of it, so that
-a crash after it never pays twice; a module that fails is asked for once more, with what was wrong with it.
+A schema that is there is kept. What the call brought is durable in the call cache before anything is made of it, so
+that a crash after it never pays twice; a module that fails is asked for once more, with what was wrong with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +81,7 @@ class Bill:
     provider: str = ""
     model: str = ""
     calls: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
 
     def plus(self, result: ItemResult, cost_usd: float | None) -> Bill:
@@ -102,7 +102,7 @@ class SchemaMade:
 
     made: Made
     module: SchemaModule | None = None
-    bill: Bill = Bill()
+    bill: Bill = field(default_factory=Bill)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -143,9 +143,13 @@ def make_schema(project: Project, order: SchemaOrder, tell: Callable[[str], None
     with system.exclusive_lock(project.workspace.store / f".schema-{target.name}.lock"):
         first, module = author.write(target)
         archived = archive(target, project.clock())
-        head = f"# Written by an LLM (batch-jobs stage schema --task {order.task}); yours to change: it is kept as it is.\n"
-        atomic_write(target, f"{head}# Request: {first.hex()}\n{module.source}".encode())
+        atomic_write(target, f"{_head(order.task, first)}{module.source}".encode())
     return SchemaMade(Made(State.WRITTEN, target, archived), module, author.bill)
+
+
+def _head(task: str, call: bytes) -> str:
+    written = f"# Written by an LLM: batch-jobs stage schema --task {task}. Yours to change; it is kept as it is.\n"
+    return f"{written}# Request: {call.hex()}\n"
 
 
 def schema_target(project: Project, task_name: str, task: Task) -> Path:
@@ -163,7 +167,8 @@ def schema_target(project: Project, task_name: str, task: Task) -> Path:
     if not isinstance(given, str) or not MODULE_NAME.fullmatch(given):
         what = f'names "{given}"' if isinstance(given, str) else "holds a schema"
         raise ConfigError(
-            f'{path}: {what}, which is written by hand. To have it written, name a module: "schema: {path.stem}_schema.py"'
+            f"{path}: {what}, which is written by hand. "
+            f'To have it written, name a module: "schema: {path.stem}_schema.py"'
         )
     return path.parent / given
 

@@ -170,7 +170,7 @@ def test_anthropics_schema_is_what_its_sdk_makes(model: type[BaseModel]) -> None
     assert anthropic_schema(model.model_json_schema()) == transform_schema(model)
 
 
-def test_gemini_gets_the_schema_as_it_is() -> None:
+def test_gemini_gets_the_schema_with_nothing_beside_a_reference() -> None:
     schema = Everything.model_json_schema()
     body = orjson.loads(codec_for(Dialect.GEMINI, None).encode_body(type(a_request())("", "x", schema, "answer", "m")))
     assert body["generationConfig"]["responseJsonSchema"] == schema
