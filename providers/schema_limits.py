@@ -140,7 +140,7 @@ def _openai_enums(nodes: list[_Node]) -> Iterator[Finding]:
         total += len(values)
         chars += length + sum(len(name) for name, _ in _schemas(node.schema.get("properties")))
         if len(values) > OPENAI_LARGE_ENUM and length > OPENAI_LARGE_ENUM_CHARS:
-            said = f"an enum of {len(values):,} values with {length:,} characters, {OPENAI_LARGE_ENUM_CHARS:,} are the most"
+            said = f"an enum of {len(values):,} values with {length:,} characters (at most {OPENAI_LARGE_ENUM_CHARS:,})"
             yield Finding(node.field, said, refused=True)
     if total > OPENAI_MAX_ENUM_VALUES:
         largest = max(nodes, key=lambda node: len(node.schema.get("enum") or ()))
