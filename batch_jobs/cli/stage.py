@@ -109,7 +109,8 @@ def schema(
         if made.module is not None:
             say(place, show.line("answer", f"{made.module.model}: {', '.join(made.module.fields)}"))
             say(place, show.line("cost", _cost(made.bill, simulated=project.simulated)))
-            say(place, show.line("next", "look at it, change what you like, then: batch-jobs run"))
+            rehearsed = "the same without --sandbox, with --force, for one that an LLM has written"
+            say(place, show.line("next", rehearsed if project.simulated else "look at it, then: batch-jobs run"))
         answer_json(place, made.as_json())
     return EXIT_OK
 

@@ -17,15 +17,14 @@ from typing import NamedTuple
 
 from batch_jobs import system
 from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
-from batch_jobs.errors import ConfigError, FileRefused, SchemaMissing
+from batch_jobs.errors import ConfigError, FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.lifecycle.schema_fit import check_schema
+from batch_jobs.lifecycle.schema_fit import check_schema, task_prompt
 from batch_jobs.models import JobOutcome, Mode, Parameters, Phase
 from batch_jobs.render.answers import check_output_columns
 from batch_jobs.render.prompt import Prompt
-from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
 from batch_jobs.storage.idempotency import Claim
@@ -188,7 +187,7 @@ def _resolve(project: Project, order: Order) -> _Resolved:
     task = pick("task", order.task, settings.tasks)
     data_case = pick("data case", order.data_case, task.data_cases, f'task "{order.task}"')
     way = way_to_model(project, order.provider, order.model)
-    prompt = _prompt(project, task, order)
+    prompt = task_prompt(project, order.task, order.data_case, order.file_name)
     check_output_columns(order.task, task.output_columns, prompt.output)
     check_schema(way.provider, way.entry.dialect, prompt.output.schema)
     return _Resolved(task, data_case, prompt, *way, order.mode or settings.defaults.mode)
@@ -208,14 +207,6 @@ def way_to_model(project: Project, provider: str | None, model: str | None) -> W
     account = project.account(name, simulated=project.simulated)
     _check_parameters(name, entry, chosen, project)
     return Way(name, entry, chosen, account)
-
-
-def _prompt(project: Project, task: Task, order: Order) -> Prompt:
-    try:
-        return load_prompt(project.prompt_lib, task.prompt)
-    except SchemaMissing as error:
-        command = f"batch-jobs stage schema --task {order.task} --data-case {order.data_case} --file {order.file_name}"
-        raise SchemaMissing(f"{error.message}. Write it yourself, or have an LLM write it: {command}") from error
 
 
 def _check_parameters(name: str, entry: ProviderEntry, model: str, project: Project) -> None:

@@ -5,14 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from batch_jobs.config import pick
-from batch_jobs.errors import ConfigError
+from batch_jobs.errors import ConfigError, SchemaMissing
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Dialect
-from batch_jobs.render.prompts import kept_prompt
+from batch_jobs.render.prompt import Prompt
+from batch_jobs.render.prompts import kept_prompt, load_prompt
 from batch_jobs.storage.jobs import Job
 from providers.schema_limits import Finding, findings
 
 SHOWN = 3
+
+
+def task_prompt(project: Project, task_name: str, data_case: str, file_name: str | None = None) -> Prompt:
+    """Load a task's prompt from prompt_lib.
+
+    Args:
+        project: opened.
+        task_name: the task.
+        data_case: one of its data cases, for the message.
+        file_name: of the upload, for the message.
+
+    Raises:
+        SchemaMissing: it names a schema module that is not there; says how to get it.
+        ConfigError: something else is wrong with it.
+    """
+    task = pick("task", task_name, project.settings.tasks)
+    try:
+        return load_prompt(project.prompt_lib, task.prompt)
+    except SchemaMissing as error:
+        sample = f" --file {file_name}" if file_name else ""
+        command = f"batch-jobs stage schema --task {task_name} --data-case {data_case}{sample}"
+        raise SchemaMissing(f"{error.message}. Write it yourself, or have an LLM write it: {command}") from error
 
 
 def check_schema(provider: str, dialect: Dialect, schema: dict[str, Any]) -> None:

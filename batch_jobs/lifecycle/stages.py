@@ -7,24 +7,22 @@ another one, or on demand; what it replaces is kept in `archived/` beside it.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from batch_jobs import system
-from batch_jobs.config import pick
 from batch_jobs.errors import UserError
 from batch_jobs.lifecycle.plan import render_spec
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.schema_fit import task_prompt
 from batch_jobs.models import Parameters
-from batch_jobs.render.prompts import load_prompt
 from batch_jobs.render.spec import RenderSpec
-from batch_jobs.storage.files import atomic_write, copy_file, store_errors
+from batch_jobs.storage.files import atomic_write, publish_new
 from batch_jobs.storage.jobs import Job
 
 ARCHIVED = "archived"
@@ -111,18 +109,12 @@ def archive(path: Path, at: float) -> Path | None:
     """
     if not path.is_file():
         return None
-    folder, stamp = path.parent / ARCHIVED, datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%S%fZ")
-    target = folder / f"{path.stem}.{stamp}{path.suffix}"
-    with store_errors(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            return archive(path, at + 1e-6)
-        try:
-            os.link(path, target)
-            system.sync_folder(folder)
-        except OSError:  # a file system without hard links
-            copy_file(path, target)
-    return target
+    for number in count():
+        stamp = datetime.fromtimestamp(at + number / 1e6, UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        target = path.parent / ARCHIVED / f"{path.stem}.{stamp}{path.suffix}"
+        if publish_new(path, target):
+            return target
+    raise AssertionError("count() does not end")
 
 
 def plan_inputs(project: Project, job: Job, prompt_sha256: str) -> str:
@@ -147,7 +139,7 @@ def own_inputs(project: Project, job: Job) -> str:
 
 
 def _prompt_now(project: Project, job: Job) -> str:
-    return load_prompt(project.prompt_lib, pick("task", job.task, project.settings.tasks).prompt).sha256
+    return task_prompt(project, job.task, job.data_case).sha256
 
 
 def is_outdated(project: Project, job: Job) -> bool:

@@ -141,14 +141,19 @@ def make_schema(project: Project, order: SchemaOrder, tell: Callable[[str], None
         return SchemaMade(Made(State.UNCHANGED, target))
     author = _author(project, order, task, data_case, tell)
     with system.exclusive_lock(project.workspace.store / f".schema-{target.name}.lock"):
+        if target.exists() and not order.force:  # another process was faster
+            return SchemaMade(Made(State.UNCHANGED, target))
         first, module = author.write(target)
         archived = archive(target, project.clock())
-        atomic_write(target, f"{_head(order.task, first)}{module.source}".encode())
+        atomic_write(target, f"{_head(order.task, first, simulated=project.simulated)}{module.source}".encode())
     return SchemaMade(Made(State.WRITTEN, target, archived), module, author.bill)
 
 
-def _head(task: str, call: bytes) -> str:
-    written = f"# Written by an LLM: batch-jobs stage schema --task {task}. Yours to change; it is kept as it is.\n"
+def _head(task: str, call: bytes, *, simulated: bool) -> str:
+    command = f"batch-jobs stage schema --task {task}"
+    written = f"# Written by an LLM: {command}. Yours to change; it is kept as it is.\n"
+    if simulated:
+        written = f"# Simulated (--sandbox). For one that an LLM has written: {command} --force\n"
     return f"{written}# Request: {call.hex()}\n"
 
 

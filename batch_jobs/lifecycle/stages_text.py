@@ -7,10 +7,10 @@ from pathlib import Path
 from batch_jobs.config import pick
 from batch_jobs.errors import ConfigError
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.schema_fit import task_prompt
 from batch_jobs.lifecycle.stages import Made, State, archive, is_current, keep_inputs, sha256_of_values
 from batch_jobs.render.prompt import Prompt
 from batch_jobs.render.prompt_module import load_models
-from batch_jobs.render.prompts import load_prompt
 from batch_jobs.render.schema_files import schema_text
 from batch_jobs.storage.files import atomic_write
 
@@ -30,7 +30,7 @@ def write_schema_text(project: Project, task_name: str, *, force: bool = False) 
         ConfigError: there is no such schema, or something is wrong with it.
     """
     task = pick("task", task_name, project.settings.tasks)
-    prompt = load_prompt(project.prompt_lib, task.prompt)
+    prompt = task_prompt(project, task_name, next(iter(task.data_cases)))
     file = prompt.files[-1]
     path = file.with_name(f"{file.stem.removesuffix('.schema')}.schema.json")
     if path == file:

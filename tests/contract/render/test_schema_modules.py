@@ -157,12 +157,10 @@ def test_what_does_not_load_is_said(source: str, said: str) -> None:
         "import os; os.system('true')",
         "import subprocess; subprocess.run(['true'])",
         "open('MARK', 'w')",
-        "import os; os.environ['OPENAI_API_KEY']",
         "x = 'a' * (1 << 31)",
     ],
 )
-def test_the_process_that_loads_it_can_do_no_harm(tmp_path: Path, deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+def test_the_process_that_loads_it_can_do_no_harm(tmp_path: Path, deed: str) -> None:
     mark = tmp_path / "mark"
     source = f"{deed.replace('MARK', str(mark))}\n{HEAD}class A(BaseModel):\n    x: int\n"
     done = subprocess.run(
