@@ -241,10 +241,23 @@ def generate(place: Place, task_id: str | None, task_id_option: str | None, yes:
 
 @stage.command()
 @_job_options
+@click.option(
+    "--format",
+    "fmt",
+    type=click.Choice(["csv", "tsv", "psv", "jsonl", "xlsx", "parquet"]),
+    default="jsonl",
+    show_default=True,
+    help="What to write.",
+)
 @project_options
-def export(place: Place, task_id: str | None, task_id_option: str | None) -> int:
-    """Export the results of a done job: the same as batch-jobs export."""
-    return _output(place, "export", task_id_option or task_id)
+def export(place: Place, task_id: str | None, task_id_option: str | None, fmt: str) -> int:
+    """Export the rows of a done job: the same as batch-jobs export."""
+    from batch_jobs.lifecycle.stages_outputs import export_stage
+
+    with opened(place) as project:
+        job = _job(project, task_id_option or task_id)
+        _say_written(place, "export", job, export_stage(project, job.task_id, fmt, Path.cwd()))
+    return EXIT_OK
 
 
 @stage.command()
@@ -252,19 +265,18 @@ def export(place: Place, task_id: str | None, task_id_option: str | None) -> int
 @project_options
 def report(place: Place, task_id: str | None, task_id_option: str | None) -> int:
     """Write the report of a done job: the same as batch-jobs report."""
-    return _output(place, "report", task_id_option or task_id)
-
-
-def _output(place: Place, name: str, given: str | None) -> int:
-    from batch_jobs.lifecycle.stages_outputs import make_output
+    from batch_jobs.lifecycle.stages_outputs import report_stage
 
     with opened(place) as project:
-        job = _job(project, given)
-        written = make_output(project, name, job.task_id)
+        job = _job(project, task_id_option or task_id)
+        _say_written(place, "report", job, report_stage(project, job.task_id))
+    return EXIT_OK
+
+
+def _say_written(place: Place, name: str, job: Job, written: list[Path]) -> None:
     for path in written:
         say(place, show.line("written", shown_path(path)))
     answer_json(place, {"stage": name, "task_id": job.task_id, "written": [str(path) for path in written]})
-    return EXIT_OK
 
 
 def _job(project: Project, given: str | None) -> Job:
