@@ -75,6 +75,15 @@ class DataCase(_Strict):
         return self.identity_columns or tuple(self.mandatory_columns)
 
 
+class JudgeEntry(_Strict):
+    """Who judges a task's answers; a provider or model that is left out is the one that answers."""
+
+    enabled: bool = True
+    prompt: FileName | None = None
+    provider: str | None = None
+    model: str | None = None
+
+
 class Task(_Strict):
     """One kind of work: what is asked of the model, and which columns its answer becomes."""
 
@@ -83,6 +92,9 @@ class Task(_Strict):
     output_columns: dict[str, str] = Field(min_length=1)
     data_cases: dict[Name, DataCase] = Field(min_length=1)
     expected_output_tokens: int = Field(default=120, gt=0)
+    rows_per_request: int = Field(default=1, ge=1, le=100)
+    repairs: int = Field(default=2, ge=0, le=10)
+    judge: JudgeEntry | None = None
 
 
 class PriceEntry(_Strict):

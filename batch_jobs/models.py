@@ -89,6 +89,22 @@ class Outcome(StrEnum):
     EXPIRED = "expired"  # not executed within the completion window
     CANCELLED = "cancelled"  # not executed because the batch or job was cancelled
     MISSING = "missing"  # the provider's results do not hold this item
+    REJECTED = "rejected"  # a valid answer that the judge would not accept
+
+
+class AskKind(StrEnum):
+    """What a request asks for; a shard's requests are of one kind."""
+
+    ANSWER = "answer"  # one item's answer: the first time, or again with what was wrong with the last one
+    BUNDLE = "bundle"  # the answers of several items
+    JUDGE = "judge"  # a verdict on one item's draft
+
+
+class Verdict(StrEnum):
+    """What a judge says of a draft."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
 
 
 class ShardState(StrEnum):
@@ -294,6 +310,45 @@ class Parameters:
     temperature: float | None = None
     top_p: float | None = None
     reasoning_effort: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who judges the drafts of a job: a model of its own, kept with the job like the one that answers.
+
+    Attributes:
+        prompt: its file in prompt_lib.
+        account: which account pays for it.
+    """
+
+    prompt: str
+    provider: str
+    dialect: str
+    endpoint: str | None
+    model: str
+    parameters: Parameters
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRules:
+    """How a job's items come to their answers.
+
+    Attributes:
+        repairs: how often a draft that was invalid, or that the judge rejected, goes again with what was wrong with it.
+        rows_per_request: items that are asked for together, the first time.
+        judge: whose word an answer needs; None for nobody's.
+    """
+
+    repairs: int = 2
+    rows_per_request: int = 1
+    judge: Judge | None = None
+
+    @property
+    def more_rounds(self) -> int:
+        """Rounds that these rules take besides `rounds.max`: for the judge, his rejections, and rows sent alone."""
+        judged = 1 + 2 * self.repairs if self.judge else max(self.repairs - 2, 0)
+        return judged + (self.rows_per_request > 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,17 @@ class AnthropicCodec:
         request["max_tokens"] = max_output_tokens
         return orjson.dumps(request)
 
+    def revise(self, body: bytes, answer: str, feedback: str) -> bytes:
+        """The same request, continued by the model's answer and what was wrong with it."""
+        request = orjson.loads(body)
+        request["messages"] += [{"role": "assistant", "content": answer}, {"role": "user", "content": feedback}]
+        return orjson.dumps(request)
+
+    def texts(self, body: bytes) -> tuple[str, str]:
+        """The fixed part and the row's part."""
+        request = orjson.loads(body)
+        return "".join(block["text"] for block in request.get("system", ())), request["messages"][0]["content"]
+
 
 @lru_cache(maxsize=64)
 def _schema_json(raw: bytes) -> orjson.Fragment:

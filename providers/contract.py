@@ -106,6 +106,14 @@ class Codec(Protocol):
         """The same request with another output limit."""
         ...
 
+    def revise(self, body: bytes, answer: str, feedback: str) -> bytes:
+        """The same request, continued: what the model answered, and what was wrong with it."""
+        ...
+
+    def texts(self, body: bytes) -> tuple[str, str]:
+        """The fixed part and the row's part of a request that `encode_body` made."""
+        ...
+
 
 class Provider(Protocol):
     """The wire half: few verbs, one request each (plus the paging that a listing needs).

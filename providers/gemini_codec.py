@@ -129,6 +129,19 @@ class GeminiCodec:
         request["generationConfig"]["maxOutputTokens"] = max_output_tokens
         return orjson.dumps(request)
 
+    def revise(self, body: bytes, answer: str, feedback: str) -> bytes:
+        """The same request, continued by the model's answer and what was wrong with it."""
+        request = orjson.loads(body)
+        turns = ("model", answer), ("user", feedback)
+        request["contents"] += [{"role": role, "parts": [{"text": text}]} for role, text in turns]
+        return orjson.dumps(request)
+
+    def texts(self, body: bytes) -> tuple[str, str]:
+        """The fixed part and the row's part."""
+        request = orjson.loads(body)
+        fixed, user = request.get("systemInstruction", {"parts": []}), request["contents"][0]
+        return "".join(part["text"] for part in fixed["parts"]), "".join(part["text"] for part in user["parts"])
+
 
 def _key(record: dict[str, Any]) -> str:
     return required_id(record if "key" in record else as_dict(record.get("metadata")), "key")

@@ -87,6 +87,25 @@ class OpenAICodec:
         request["max_output_tokens" if self.endpoint == RESPONSES else "max_completion_tokens"] = max_output_tokens
         return orjson.dumps(request)
 
+    def revise(self, body: bytes, answer: str, feedback: str) -> bytes:
+        """The same request, continued by the model's answer and what was wrong with it."""
+        request = orjson.loads(body)
+        turns = [{"role": "assistant", "content": answer}, {"role": "user", "content": feedback}]
+        if self.endpoint == RESPONSES:
+            given = request["input"]
+            request["input"] = [*([{"role": "user", "content": given}] if isinstance(given, str) else given), *turns]
+        else:
+            request["messages"] += turns
+        return orjson.dumps(request)
+
+    def texts(self, body: bytes) -> tuple[str, str]:
+        """The fixed part and the row's part."""
+        request = orjson.loads(body)
+        if self.endpoint == RESPONSES:
+            return request.get("instructions", ""), request["input"]
+        *fixed, user = request["messages"]
+        return fixed[0]["content"] if fixed else "", user["content"]
+
 
 def _chat_body(request: Request) -> dict[str, Any]:
     parameters = request.parameters

@@ -26,7 +26,8 @@ from batch_jobs.lifecycle.room import (
     wait_seconds,
 )
 from batch_jobs.lifecycle.run import Run
-from batch_jobs.models import EventName, ShardState
+from batch_jobs.lifecycle.sides import side_of
+from batch_jobs.models import AskKind, EventName, ShardState
 from batch_jobs.storage import enqueued, events, items, shards
 from batch_jobs.storage.enqueued import LearnedLimit
 from batch_jobs.storage.jobs import Job
@@ -187,6 +188,16 @@ def stalled_by(run: Run, job: Job) -> str | None:
     if not refused or run.project.clock() - since <= run.project.settings.rounds.max_hours * 3600:
         return None
     return str((refused[0].problems or [{"message": "the provider's queue is full"}])[0]["message"])
+
+
+def room_for_round(project: Project, connection: Connection, job: Job, of_round: Sequence[Shard]) -> RoomWait | None:
+    """The shards of a round that find no room now: those of the model that answers, else the judge's."""
+    for kind in AskKind:
+        mine = [shard for shard in of_round if shard.kind is kind]
+        found = waiting_for_room(project, connection, side_of(job, kind), mine)
+        if found is not None:
+            return found
+    return None
 
 
 def waiting_for_room(project: Project, connection: Connection, job: Job, of_round: Sequence[Shard]) -> RoomWait | None:

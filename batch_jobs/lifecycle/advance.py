@@ -27,6 +27,7 @@ from batch_jobs.lifecycle.policy import poll_seconds
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.rounds import open_round
 from batch_jobs.lifecycle.run import Notify, Run, nobody
+from batch_jobs.lifecycle.sides import side_of
 from batch_jobs.models import BatchState, EventName, JobOutcome, Mode, Outcome, Phase, ShardState
 from batch_jobs.storage import events, items, jobs, leases, shards
 from batch_jobs.storage.files import store_errors
@@ -208,11 +209,10 @@ def _cancelling(run: Run, job: Job) -> Advanced | None:
 
 
 def _cancel_batches(run: Run, job: Job, under_way: list[Shard]) -> None:
-    provider = run.project.provider(job)
     for shard in under_way:
         if shard.state is ShardState.SUBMITTED and shard.batch_id and shard.batch_state is not BatchState.CANCELLING:
             try:
-                provider.cancel(shard.batch_id)
+                run.project.provider(side_of(job, shard.kind)).cancel(shard.batch_id)
             except RequestRejected:  # it has ended meanwhile; the poll will see it
                 logger.info("cancel.too_late", extra={"task_id": job.task_id, "data": {"batch": shard.batch_id}})
             except ProviderError as error:  # the next pass asks again; the other batches are not kept waiting

@@ -46,6 +46,7 @@ REASONS = {
     Outcome.EXPIRED: "not executed in time",
     Outcome.CANCELLED: "cancelled",
     Outcome.MISSING: "missing from the provider's results",
+    Outcome.REJECTED: "rejected by the judge",
 }
 DETAIL_CHARS = 160
 HANDED_OVER = "handed-over-"

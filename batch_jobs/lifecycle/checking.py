@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from batch_jobs.models import Dialect, EventName, ItemResult, Outcome, Price, Usage
-from batch_jobs.render.answers import answer_text
-from batch_jobs.render.prompt import Prompt
+from batch_jobs.models import AskKind, Dialect, EventName, ItemResult, Outcome, Price, Usage
+from batch_jobs.render.answers import OutputSchema, answer_text
+from batch_jobs.render.bundles import FAULT_OUTCOMES, parts_of
+from batch_jobs.render.judge_prompt import kept_judge
 from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.storage.call_cache import Answer, cache_of_worker
 from batch_jobs.storage.calls import cost_of
@@ -57,19 +58,30 @@ class Checks:
     Attributes:
         dialect: of the result lines.
         price: what the job's model costs, None when it is not known.
+        kind: what the shard's requests asked for; `job` is seen from the side of whom was asked.
         prompt_folder: where the prompt module that is kept with the job lies.
         cache: the call cache's file.
         at: when the answers came, unix seconds.
+        members: of requests for several items, these items, by the one that each is named after.
     """
 
     job: Job
     shard_key: str
+    kind: AskKind
     dialect: Dialect
     price: Price | None
     prompt_folder: Path
     prompt_file: str
     cache: Path
     at: float
+    members: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def output(self) -> OutputSchema:
+        """What was asked for."""
+        judge = self.job.rules.judge
+        if self.kind is AskKind.JUDGE and judge is not None:
+            return kept_judge(self.prompt_folder, judge.prompt, self.prompt_file).output
+        return kept_prompt(self.prompt_folder, self.prompt_file).output
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +130,7 @@ class Checked:
         others: results of wanted items that are no answers.
         unread: items whose line is no result, and why.
         past: billed results of items that wait for none any more, and of doubled ids: only their cost counts.
+        foreign: ids that a request for several items was answered with and that it did not ask for, by its first item.
     """
 
     counted: Counted = field(default_factory=Counted)
@@ -125,6 +138,7 @@ class Checked:
     others: list[tuple[int, ItemResult]] = field(default_factory=list)
     unread: list[tuple[int, str]] = field(default_factory=list)
     past: list[tuple[int, ItemResult]] = field(default_factory=list)
+    foreign: list[tuple[int, str]] = field(default_factory=list)
 
     def without(self, doubled: Collection[int]) -> Checked:
         """The same, without the past results of doubled ids: what becomes of these is told by another result."""
@@ -199,7 +213,7 @@ def read_answers(
     checks: Checks, part: Range, wanted: Mapping[int, bytes], known: Collection[int]
 ) -> tuple[list[Answer], Checked]:
     """Check a range; the answers it gives are not in the cache yet."""
-    prompt = kept_prompt(checks.prompt_folder, checks.prompt_file)
+    output = checks.output()
     codec = codec_for(checks.dialect, checks.job.endpoint)
     answers, checked = list[Answer](), Checked()
     for line in lines_of(part):
@@ -211,16 +225,37 @@ def read_answers(
         item = item_of(result.custom_id, checks.shard_key)
         if item is None:
             continue  # named with the ids
-        if item in wanted:
-            _check(checks, prompt, item, result, wanted[item], answers, checked)
+        if item in checks.members:
+            _check_bundle(checks, output, item, result, wanted, answers, checked)
+        elif item in wanted:
+            _check(checks, output, item, result, wanted[item], answers, checked)
         elif item in known and result.billed:
             checked.past.append((item, replace(result, text="")))
     return answers, checked
 
 
+def _check_bundle(
+    checks: Checks,
+    output: OutputSchema,
+    first: int,
+    result: ItemResult,
+    wanted: Mapping[int, bytes],
+    answers: list[Answer],
+    checked: Checked,
+) -> None:
+    """Put each item's part of a bundle's result where it belongs; the bundle is one call, and billed once."""
+    parts, foreign = shared_out(output, result, checks.members[first])
+    for item, part in parts.items():
+        if item in wanted:
+            _check(checks, output, item, part, wanted[item], answers, checked)
+    checked.foreign.extend((first, name) for name in foreign)
+    if result.billed:
+        checked.past.append((first, replace(result, text="")))
+
+
 def _check(
     checks: Checks,
-    prompt: Prompt,
+    output: OutputSchema,
     item: int,
     result: ItemResult,
     fingerprint: bytes,
@@ -228,7 +263,7 @@ def _check(
     checked: Checked,
 ) -> None:
     """Put one wanted item's result where it belongs."""
-    result = checked_result(prompt, result)
+    result = checked_result(output, result)
     if result.outcome is not Outcome.SUCCEEDED:
         checked.others.append((item, result))
         return
@@ -248,12 +283,36 @@ def _unread(codec: Codec, checks: Checks, line: bytes, why: str) -> Iterator[tup
             yield item, why
 
 
-def checked_result(prompt: Prompt, result: ItemResult) -> ItemResult:
+def shared_out(
+    output: OutputSchema, result: ItemResult, members: Sequence[int]
+) -> tuple[dict[int, ItemResult], list[str]]:
+    """A bundle's result as one for each of its items, with its share of the tokens; billed is the bundle alone.
+
+    Returns:
+        The results; the ids in it that were not asked for.
+    """
+    used, rows = result.usage, len(members)
+    usage = Usage(used.input_tokens // rows, used.cached_tokens // rows, used.output_tokens // rows)
+    own = replace(result, usage=usage, billed=False)
+    if result.outcome is not Outcome.SUCCEEDED:
+        return dict.fromkeys(members, replace(own, detail=f"{rows} rows in one request: {result.detail}")), []
+    try:
+        parts = parts_of(output, result.text, members)
+    except ValueError as error:
+        own = replace(own, outcome=Outcome.INVALID, text="", code="schema", detail=str(error))
+        return dict.fromkeys(members, own), []
+    found = {item: replace(own, text=text) for item, text in parts.answers.items()}
+    for item, (code, detail) in parts.faults.items():
+        found[item] = replace(own, outcome=FAULT_OUTCOMES[code], text="", code=code, detail=detail)
+    return found, parts.foreign
+
+
+def checked_result(output: OutputSchema, result: ItemResult) -> ItemResult:
     """A succeeded result with its text as canonical JSON, or an invalid one with the reason."""
     if result.outcome is not Outcome.SUCCEEDED:
         return result
     try:
-        text = answer_text(prompt.output, result.text)
+        text = answer_text(output, result.text)
     except ValueError as error:
         return replace(result, outcome=Outcome.INVALID, code="schema", detail=str(error))
     return result if text == result.text else replace(result, text=text)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
 from typing import IO
 
 import orjson
@@ -17,21 +19,27 @@ import orjson
 from batch_jobs import system
 from batch_jobs.config import pick
 from batch_jobs.errors import ProviderError
-from batch_jobs.lifecycle.checking import checked_result
+from batch_jobs.lifecycle.asked import go_on, needs_asking
+from batch_jobs.lifecycle.asking import Ask, Asker
+from batch_jobs.lifecycle.checking import checked_result, shared_out
 from batch_jobs.lifecycle.control import has_mass_error
 from batch_jobs.lifecycle.filing import expect_folders, file_answers
-from batch_jobs.lifecycle.merge import Attempt, Merger
+from batch_jobs.lifecycle.merger import Attempt, Merger, output_of
 from batch_jobs.lifecycle.plan import layout_of
+from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.pool.calls import Pool, Settled, Way
 from batch_jobs.lifecycle.pool.retries import Call
 from batch_jobs.lifecycle.pool.tell import Teller
 from batch_jobs.lifecycle.pool.tracker import Tracker
 from batch_jobs.lifecycle.run import Run
+from batch_jobs.lifecycle.settle import Step
 from batch_jobs.lifecycle.sharing import claim_calls
-from batch_jobs.models import ItemResult, Layout, Phase
+from batch_jobs.lifecycle.sides import side_of
+from batch_jobs.models import AskKind, EventName, ItemResult, Layout, Outcome, Phase
 from batch_jobs.render.bodies import BYTES_PER_TOKEN, BodyReader
+from batch_jobs.render.bundles import bundles_of
 from batch_jobs.render.items import read_chosen
-from batch_jobs.storage import items, jobs
+from batch_jobs.storage import events, items, jobs
 from batch_jobs.storage.files import store_errors
 from batch_jobs.storage.jobs import Job
 from providers.connect import codec_for
@@ -67,28 +75,28 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
     """
     project = run.project
     found = claim_calls(run, job)
-    codec = codec_for(project.entry(job.provider).dialect, job.endpoint)
-    merger = Merger(run, job, last_round=True)
+    merger = Merger(run, job, last_try=True, last_ask=False)
     going = _Going(run, job)
-    way = _way(run, job, codec, merger, going)
+    way = _way(run, job, going)
     tracker = Tracker(len(found.free), way.clock())
-    plan = project.workspace.plan(job.task_id)
     with (
-        store_errors(plan),
-        BodyReader(plan) as reader,
+        store_errors(project.workspace.plan(job.task_id)),
         _artefacts(run, job) as (log_sent, log_received),
+        _Requests(run, job, found.free, log_sent) as requests,
         ThreadPoolExecutor(1, "file") as executor,
     ):
         filing = _Filing(run, job, found.free, executor)
-        pool = Pool(way, _calls(run, job, found.free, reader, codec, log_sent), tracker)
+        pool = Pool(way, requests.first(), tracker)
         with Teller(run, job, pool, way).telling() as tell:
             for group in pool.groups():
-                _merge(run, job, merger, [settled.attempt for settled in group])
+                steps = _merge(run, job, merger, group)
                 log_received.writelines(_lines(group))
+                tracker.end(step.ending.outcome for step in steps)
                 going.look()
                 if group and merger.tally.looks_like_mass_error(project.settings.rounds) and has_mass_error(run, job):
                     pool.halt()
-                filing.add([settled.attempt.item for settled in group if settled.attempt.answered])
+                pool.follow(requests.next(step) for step in steps if step.ending.outcome is None)
+                filing.add([step.ending.item for step in steps if step.ending.outcome is Outcome.SUCCEEDED])
                 tell()
         filing.finish(goes_on=not going.stopped())
     if pool.left:
@@ -96,20 +104,29 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
     return AllAnswered(pool.blocked, found.held, pool.leaves_for_seconds)
 
 
-def _way(run: Run, job: Job, codec: Codec, merger: Merger, going: _Going) -> Way:
-    provider, prompt = run.project.provider(job), merger.prompt
+def _way(run: Run, job: Job, going: _Going) -> Way:
+    """How calls of each kind are made, and checked."""
+    project = run.project
+    asked = [AskKind.ANSWER, AskKind.BUNDLE, *([AskKind.JUDGE] if job.rules.judge is not None else [])]
+    sides = {kind: side_of(job, kind) for kind in asked}
+    providers = {kind: project.provider(side) for kind, side in sides.items()}
+    outputs = {kind: output_of(run, job, kind) for kind in asked}
 
-    def complete(body: bytes) -> ItemResult:
-        return checked_result(prompt, provider.complete(body))
+    def complete(call: Call) -> ItemResult:
+        result = providers[call.kind].complete(call.body)
+        return result if call.kind is AskKind.BUNDLE else checked_result(outputs[call.kind], result)
+
+    def widen(call: Call) -> bytes:
+        most = sides[call.kind].parameters.max_output_tokens * WIDEN_FACTOR
+        return providers[call.kind].codec.widen(call.body, most)
 
     return Way(
         task_id=job.task_id,
         complete=complete,
-        codec=codec,
-        output_limit=job.parameters.max_output_tokens,
-        settings=run.project.settings.concurrent,
-        gate=run.project.gate(job),
-        clock=run.project.gates.clock,
+        widen=widen,
+        settings=project.settings.concurrent,
+        gates={kind: project.gate(side) for kind, side in sides.items()},
+        clock=project.gates.clock,
         stopped=going.stopped,
     )
 
@@ -152,27 +169,110 @@ def _artefacts(run: Run, job: Job) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         yield log_sent, log_received
 
 
-def _calls(run: Run, job: Job, waiting: list[int], reader: BodyReader, codec: Codec, log: IO[bytes]) -> Iterator[Call]:
-    task = pick("task", job.task, run.project.settings.tasks)
-    kept = run.project.gates.kept.pop(job.task_id, {})
-    for planned in read_chosen(run.project.workspace.plan(job.task_id), waiting):
-        body = reader.read(planned)
-        log.write(codec.encode_line(f"{job.task_id}-c{planned.item}", body))
-        tokens = len(body) / BYTES_PER_TOKEN + task.expected_output_tokens
-        yield kept.get(planned.item) or Call(planned.item, body, tokens)
+class _Requests:
+    """The requests of a pass: the first of every open item, and what follows from an answer; use as a context manager.
+
+    Each is noted in `log` before it is sent.
+    """
+
+    def __init__(self, run: Run, job: Job, waiting: list[int], log: IO[bytes]) -> None:
+        self._run, self._job, self._waiting, self._log = run, job, waiting, log
+        self._codecs = {kind: _codec(run, side_of(job, kind)) for kind in AskKind}
+        self._expected = pick("task", job.task, run.project.settings.tasks).expected_output_tokens
+        self._bodies = BodyReader(run.project.workspace.plan(job.task_id))
+
+    def __enter__(self) -> _Requests:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bodies.__exit__()
+        if "_asker" in self.__dict__:
+            self._asker.__exit__()
+
+    @cached_property
+    def _asker(self) -> Asker:
+        return Asker(self._run.project, self._job)
+
+    def first(self) -> Iterator[Call]:
+        """The next request of every open item, in order; those that had begun before a pause as they were."""
+        kept = self._run.project.gates.kept.pop(self._job.task_id, {})
+        for call in self._asked() if needs_asking(self._run, self._job) else self._planned():
+            yield kept.get(call.item) or call
+
+    def next(self, step: Step) -> Call:
+        """What is asked of an item that is still open after this step."""
+        item = step.ending.item
+        if step.draft is not None and step.draft.step is AskKind.JUDGE:
+            return self._call(self._asker.judge(item, step.draft))
+        return self._call(self._asker.answer(item, step.draft))
+
+    def _planned(self) -> Iterator[Call]:
+        for planned in read_chosen(self._run.project.workspace.plan(self._job.task_id), self._waiting):
+            body = self._bodies.read(planned)
+            yield self._noted(Call(planned.item, body, len(body) / BYTES_PER_TOKEN + self._expected))
+
+    def _asked(self) -> Iterator[Call]:
+        found = go_on(self._run, self._job, self._asker, self._waiting)
+        for kind, chosen in found.by_kind.items():
+            if kind is AskKind.BUNDLE:
+                bundles = bundles_of(chosen, self._job.rules.rows_per_request)
+                yield from (self._call(self._asker.bundle(bundle)) for bundle in bundles)
+            elif kind is AskKind.JUDGE:
+                yield from (self._call(self._asker.judge(item, found.drafts[item])) for item in chosen)
+            else:
+                yield from (self._call(self._asker.answer(item, found.drafts.get(item))) for item in chosen)
+
+    def _call(self, ask: Ask) -> Call:
+        tokens = len(ask.body) / BYTES_PER_TOKEN + self._expected * len(ask.items)
+        calls = ask.calls if self._job.rules.judge is not None else ()
+        return self._noted(Call(ask.items[0], ask.body, tokens, ask.kind, ask.items, calls))
+
+    def _noted(self, call: Call) -> Call:
+        self._log.write(self._codecs[call.kind].encode_line(f"{self._job.task_id}-c{call.item}", call.body))
+        return call
+
+
+def _codec(run: Run, side: Job) -> Codec:
+    return codec_for(run.project.entry(side.provider).dialect, side.endpoint)
 
 
 def _lines(group: Sequence[Settled]) -> Iterator[bytes]:
     for settled in group:
-        result = {name: getattr(settled.attempt.result, name) for name in ItemResult.__slots__}
-        yield orjson.dumps({"item": settled.attempt.item, **result}, option=orjson.OPT_APPEND_NEWLINE)
+        result = {name: getattr(settled.result, name) for name in ItemResult.__slots__}
+        kind = {} if settled.call.kind is AskKind.ANSWER else {"kind": settled.call.kind}
+        yield orjson.dumps({"item": settled.call.item, **kind, **result}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _merge(run: Run, job: Job, merger: Merger, attempts: Sequence[Attempt]) -> None:
-    if attempts:
-        with run.project.ledger.read() as connection:
-            records = items.some(connection, job.task_id, [attempt.item for attempt in attempts])
-        merger.merge_now(attempts, records)
+def _merge(run: Run, job: Job, merger: Merger, group: Sequence[Settled]) -> list[Step]:
+    """Merge what came back; returns how the items stand now."""
+    if not group:
+        return []
+    attempts = list(chain.from_iterable(_attempts(run, job, settled) for settled in group))
+    with run.project.ledger.read() as connection:
+        records = items.some(connection, job.task_id, sorted({attempt.item for attempt in attempts}))
+    return merger.merge_now(attempts, records)
+
+
+def _attempts(run: Run, job: Job, settled: Settled) -> Iterator[Attempt]:
+    """A call as attempts at its items; one for several is billed by itself."""
+    call, result = settled.call, settled.result
+    if call.kind is not AskKind.BUNDLE:
+        key = call.calls[0] if call.calls else None
+        yield Attempt(call.item, settled.call_id, result, provisional=not settled.ends, kind=call.kind, call=key)
+        return
+    yield Attempt(call.item, settled.call_id, replace(result, text=""), provisional=True, kind=call.kind)
+    if not settled.ends:
+        return
+    output = output_of(run, job, call.kind)
+    parts, foreign = shared_out(output, result, call.items)
+    keys = dict(zip(call.items, call.calls, strict=True)) if call.calls else {}
+    for item, part in parts.items():
+        yield Attempt(item, settled.call_id, checked_result(output, part), kind=call.kind, call=keys.get(item))
+    if foreign:
+        with run.write() as connection:
+            for name in foreign:
+                data = {"item": call.item, "custom_id": name[:100]}
+                events.add(connection, job.task_id, EventName.RESULT_UNKNOWN_ID, data)
 
 
 class _Filing:

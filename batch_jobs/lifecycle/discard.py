@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from batch_jobs.errors import ProviderError
 from batch_jobs.lifecycle.run import Run
+from batch_jobs.lifecycle.sides import side_of
 from batch_jobs.models import EventName
 from batch_jobs.storage import events, shards
 from batch_jobs.storage.jobs import Job
@@ -16,14 +17,13 @@ from batch_jobs.storage.shards import Shard
 
 def discard_merged(run: Run, job: Job) -> None:
     """Delete the files of the round's batches that have ended, each batch once; the round is merged by now."""
-    if not run.project.entry(job.provider).delete_after_merge:
-        return
     with run.project.ledger.read() as connection:
         of_round = shards.of_job(connection, job.task_id, job.round)
     for shard in of_round:
         batch_id = shard.batch_id if shard.ended_at else _refused(shard)
-        if batch_id and shard.discarded_at is None:
-            _discard(run, job, shard, batch_id)
+        side = side_of(job, shard.kind)
+        if batch_id and shard.discarded_at is None and run.project.entry(side.provider).delete_after_merge:
+            _discard(run, side, shard, batch_id)
 
 
 def _refused(shard: Shard) -> str | None:

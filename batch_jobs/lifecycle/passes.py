@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from batch_jobs.errors import ProviderError, RequestRejected
-from batch_jobs.lifecycle.admission import NotNow, waiting_for_room
+from batch_jobs.lifecycle.admission import NotNow, room_for_round
 from batch_jobs.lifecycle.collect import fetch_shard, poll_shard
 from batch_jobs.lifecycle.control import pause, pause_on_mass_error
 from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.merge import merge_shard, reject_shard
 from batch_jobs.lifecycle.policy import Pace, poll_seconds
 from batch_jobs.lifecycle.run import Progress, Run
+from batch_jobs.lifecycle.sides import side_of
 from batch_jobs.lifecycle.submit import mark_unknown, reconcile, submit_shard
 from batch_jobs.lifecycle.transfers import side_by_side
 from batch_jobs.models import EventName, Phase, ShardState
@@ -89,7 +90,7 @@ def _carry(run: Run, job: Job, shard: Shard, halt: threading.Event) -> Reached:
             return Reached(shard, 0.0)
         before = shard.state
         try:
-            shard = _SHARD_STEPS[before](run, job, shard)
+            shard = _SHARD_STEPS[before](run, side_of(job, shard.kind), shard)
         except NotNow as wait:
             pace = _pace(run, shard)
             return Reached(shard, pace if wait.seconds is None else wait.seconds, for_room=wait.seconds is None)
@@ -186,7 +187,7 @@ def show_waiting(run: Run, job: Job) -> None:
     with run.project.ledger.read() as connection:
         of_round = [shard for shard in shards.of_job(connection, job.task_id, job.round) if not shard.split]
         typical = shards.typical_seconds(connection, job.provider, job.model, simulated=job.simulated)
-        room = waiting_for_room(run.project, connection, job, of_round)
+        room = room_for_round(run.project, connection, job, of_round)
     total = sum(shard.requests for shard in of_round)
     done = sum(shard.requests if shard.ended_at else shard.finished for shard in of_round)
     states = [shard.provider_state or shard.state.value for shard in of_round if shard.state is not ShardState.MERGED]

@@ -5,6 +5,7 @@ The plan's figures are what the user is shown before the word to send is given.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,20 +14,24 @@ from itertools import count as count_from
 from operator import not_
 from typing import Any
 
+import orjson
+
 from batch_jobs.config import Clean, Context, Store, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
-from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
+from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
-from batch_jobs.models import Dialect, EventName, Layout, Mode, Phase
+from batch_jobs.lifecycle.sides import realm_of, side_of
+from batch_jobs.models import AskKind, Dialect, EventName, Layout, Mode, Phase
 from batch_jobs.render.bodies import BYTES_PER_TOKEN, cut, tokens_of
 from batch_jobs.render.cleaning import COMMON_NULLS, Cleaning
 from batch_jobs.render.context import ContextRules
 from batch_jobs.render.items import cut_rows, figures, first_errors, read_fingerprints, read_lengths
 from batch_jobs.render.join import join_items
+from batch_jobs.render.judge_prompt import kept_judge, load_judge
 from batch_jobs.render.pool import render_all
 from batch_jobs.render.prompts import load_prompt
-from batch_jobs.render.spec import RenderSpec, schema_sha256
+from batch_jobs.render.spec import RenderSpec, call_prefix, schema_sha256
 from batch_jobs.storage import calls, events, items, jobs
 from batch_jobs.storage.files import copy_file
 from batch_jobs.storage.jobs import Job
@@ -86,8 +91,8 @@ def plan_of(job: Job) -> PlanFigures:
 def plan_job(run: Run, job: Job) -> None:
     """RECEIVED to PLANNED. May be run again after a crash: finished files are kept, the commit is one."""
     project = run.project
+    _keep_prompts(project, job)
     spec = render_spec(project, job)
-    _keep_prompt(project, job, spec)
     prompt = load_prompt(spec.prompt_folder, spec.prompt_file)
     done = 0
 
@@ -132,14 +137,28 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         data_case_description=data_case.description,
         mandatory_columns=dict(data_case.mandatory_columns),
         identity_columns=data_case.identity,
-        realm=f"{SANDBOX_ACCOUNT}:{job.provider}" if job.simulated else job.provider,
+        realm=realm_of(job),
         dialect=Dialect(job.dialect),
         endpoint=job.endpoint,
         model=job.model,
         parameters=job.parameters,
         cleaning=_cleaning(data_case.clean),
         context=_context(data_case.context),
+        accepted_by=_accepted_by(project, job, task.prompt),
+        rows_per_request=job.rules.rows_per_request,
     )
+
+
+def _accepted_by(project: Project, job: Job, prompt_file: str) -> str:
+    """A digest of the judge: what he is asked, and who he is."""
+    judge = job.rules.judge
+    if judge is None:
+        return ""
+    folder = project.workspace.prompt(job.task_id, prompt_file).parent
+    who = call_prefix(realm_of(side_of(job, AskKind.JUDGE)), judge.dialect, judge.endpoint, judge.model)
+    parameters = orjson.dumps(judge.parameters, option=orjson.OPT_SORT_KEYS)
+    prompt = kept_judge(folder, judge.prompt, prompt_file)
+    return hashlib.sha256(b"\n".join([prompt.sha256.encode(), who, parameters])).hexdigest()
 
 
 def _context(context: Context) -> ContextRules:
@@ -153,12 +172,17 @@ def _cleaning(clean: Clean) -> Cleaning:
     return Cleaning(unescape=clean.unescape, collapse=clean.collapse, trim=clean.trim, null_tokens=tokens)
 
 
-def _keep_prompt(project: Project, job: Job, spec: RenderSpec) -> None:
-    """Keep the prompt as it is now: this job's rows and answers are read with it to the end."""
-    kept = project.workspace.prompt(job.task_id, spec.prompt_file)
-    if not kept.exists():
-        for file in reversed(load_prompt(project.prompt_lib, spec.prompt_file).files):  # its own file last
-            copy_file(file, kept.with_name(file.name))
+def _keep_prompts(project: Project, job: Job) -> None:
+    """Keep the prompts as they are now: this job's rows and answers are read with them to the end."""
+    name = pick("task", job.task, project.settings.tasks).prompt
+    kept = project.workspace.prompt(job.task_id, name)
+    if kept.exists():
+        return
+    prompt = load_prompt(project.prompt_lib, name)
+    judge = job.rules.judge
+    judges = load_judge(project.prompt_lib / judge.prompt, prompt.output).files if judge is not None else ()
+    for file in [*judges, *reversed(prompt.files)]:  # the prompt's own file last
+        copy_file(file, kept.with_name(file.name))
 
 
 def _known_items(project: Project, spec: RenderSpec) -> bytes:

@@ -3,18 +3,20 @@
 | how an attempt ended                    | then                                             |
 | --------------------------------------- | ------------------------------------------------ |
 | succeeded                               | final                                            |
-| invalid (does not fit the schema)       | again, once                                      |
+| invalid (does not fit the schema)       | again with the fault, `repairs` times            |
+| rejected by the judge                   | again with his words, `repairs` times            |
 | truncated (hit the output limit)        | again, once, with four times the limit           |
 | refused                                 | final                                            |
 | errored, transient (429, 5xx, overload) | again                                            |
 | errored, not transient (400, 404, 422)  | final                                            |
 | errored, account (quota, billing)       | the job pauses; again after `resume`             |
 | expired, missing, cancelled             | again; final when the job itself was cancelled   |
+| several rows in one request, not so     | each of them alone                               |
 
 Nothing is sent in more than `rounds.max` rounds, and no round is begun after `rounds.max_hours`; both count anew from
-a `resume`. Where many items ended in one and the same error (`rounds.equal_errors_min` of them, and
-`rounds.equal_errors_share` of all that came back), not the items are at fault: the job pauses, and `resume` sends them
-again.
+a `resume`. A judge, and rows that were sent together, have rounds of their own (`AnswerRules.more_rounds`). Where many
+items ended in one and the same error (`rounds.equal_errors_min` of them, and `rounds.equal_errors_share` of all that
+came back), not the items are at fault: the job pauses, and `resume` sends them again.
 """
 
 from __future__ import annotations
@@ -64,6 +66,13 @@ def after_attempt(result: ItemResult, before: Outcome | None, *, last_round: boo
     if result.outcome in _NOT_EXECUTED or result.transient:
         return Next.AGAIN
     return Next.FINAL
+
+
+def after_bundle(result: ItemResult, *, last_round: bool, cancelling: bool) -> Next:
+    """Decide on an item that was asked for together with others, and got no answer: it goes alone, whatever it was."""
+    if result.code in QUOTA_CODES and not cancelling:
+        return Next.PAUSE
+    return Next.FINAL if last_round or cancelling else Next.AGAIN
 
 
 @dataclass(frozen=True, slots=True)

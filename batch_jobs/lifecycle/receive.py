@@ -17,13 +17,15 @@ from typing import NamedTuple
 
 from batch_jobs import system
 from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
-from batch_jobs.errors import ConfigError, FileRefused
+from batch_jobs.errors import FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.lifecycle.schema_fit import check_schema, task_prompt
-from batch_jobs.models import JobOutcome, Mode, Parameters, Phase
+from batch_jobs.lifecycle.rules import check_parameters, rules_of
+from batch_jobs.lifecycle.schema_fit import asked_schema, check_schema, task_prompt
+from batch_jobs.models import AnswerRules, JobOutcome, Mode, Parameters, Phase
 from batch_jobs.render.answers import check_output_columns
+from batch_jobs.render.judge_prompt import JudgePrompt
 from batch_jobs.render.prompt import Prompt
 from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
@@ -71,6 +73,8 @@ class _Resolved:
     model: str
     account: str
     mode: Mode
+    rules: AnswerRules
+    judge: JudgePrompt | None
 
 
 class Way(NamedTuple):
@@ -128,7 +132,9 @@ def _keep(project: Project, order: Order) -> Job:
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
     check_columns(table, resolved.data_case, order)
-    _check_placeholders(table, resolved.prompt, order)
+    for prompt in (resolved.prompt, resolved.judge):
+        if prompt is not None:
+            _check_placeholders(table, prompt, order)
     if order.file.stat().st_size > WARM_FROM_BYTES:
         project.workers.warm()  # they will render it, and begin while the file is read
     task_id = uuid.uuid4().hex
@@ -189,8 +195,9 @@ def _resolve(project: Project, order: Order) -> _Resolved:
     way = way_to_model(project, order.provider, order.model)
     prompt = task_prompt(project, order.task, order.data_case, order.file_name)
     check_output_columns(order.task, task.output_columns, prompt.output)
-    check_schema(way.provider, way.entry.dialect, prompt.output.schema)
-    return _Resolved(task, data_case, prompt, *way, order.mode or settings.defaults.mode)
+    rules, judge = rules_of(project, order.task, prompt, way.provider, way.model)
+    check_schema(way.provider, way.entry.dialect, asked_schema(prompt.output.schema, rules.rows_per_request))
+    return _Resolved(task, data_case, prompt, *way, order.mode or settings.defaults.mode, rules, judge)
 
 
 def way_to_model(project: Project, provider: str | None, model: str | None) -> Way:
@@ -205,20 +212,8 @@ def way_to_model(project: Project, provider: str | None, model: str | None) -> W
     models = {known: known for known in (entry.model, *entry.models)}
     chosen = pick("model", model, models, f'provider "{name}"') if model else entry.model
     account = project.account(name, simulated=project.simulated)
-    _check_parameters(name, entry, chosen, project)
+    check_parameters(name, entry, chosen, project.endpoint(name))
     return Way(name, entry, chosen, account)
-
-
-def _check_parameters(name: str, entry: ProviderEntry, model: str, project: Project) -> None:
-    from providers.connect import codec_for
-
-    parameters = Parameters(**entry.parameters.model_dump())
-    refused = set(codec_for(entry.dialect, project.endpoint(name)).refused_parameters(parameters))
-    if model in entry.models:
-        refused |= {field for field in entry.models[model].refuses if getattr(parameters, field, None) is not None}
-    if refused:
-        keys = ", ".join(f"providers.{name}.parameters.{field}" for field in sorted(refused))
-        raise ConfigError(f"{model} refuses what config.json sets: {keys}. Take it out; nothing was sent")
 
 
 def _limits(project: Project) -> IntakeLimits:
@@ -245,7 +240,7 @@ def check_columns(table: Table, data_case: DataCase, order: Order) -> None:
     )
 
 
-def _check_placeholders(table: Table, prompt: Prompt, order: Order) -> None:
+def _check_placeholders(table: Table, prompt: Prompt | JudgePrompt, order: Order) -> None:
     missing = [name for name in prompt.columns if name not in table.columns]
     if missing:
         listed = "; ".join(f"{{{name}}}{_near(name, table.columns)}" for name in missing)
@@ -299,6 +294,7 @@ def _job(
         autostart=order.autostart,
         created_at=now,
         updated_at=now,
+        rules=resolved.rules,
     )
 
 

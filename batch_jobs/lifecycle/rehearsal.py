@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batch_jobs import system
 from batch_jobs.errors import StoreError
+from batch_jobs.storage.files import atomic_file
 from batch_jobs.storage.workspace import Workspace
 
 IDLE_EXIT_SECONDS = 60
@@ -43,9 +44,14 @@ def _running(state: Path) -> str | None:
 
 
 def _start(state: Path) -> str:
+    from providers.sandbox.behaviour import REHEARSAL
+
     (state / "server.json").unlink(missing_ok=True)
-    log = state / "server.log"
+    log, behaviour = state / "server.log", state / "behaviour.json"
+    with atomic_file(behaviour) as handle:
+        handle.write(REHEARSAL.to_json())
     options = ["--port", "0", "--state", str(state), "--idle-exit", str(IDLE_EXIT_SECONDS)]
+    options += ["--behaviour", str(behaviour)]
     process = system.start_detached([sys.executable, "-m", "batch_jobs", "sandbox", *options], log, dict(os.environ))
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

@@ -12,6 +12,7 @@ from contextlib import closing
 from batch_jobs import system
 from batch_jobs.intake.snapshot import GROUP_ROWS
 from batch_jobs.lifecycle.admission import shard_limits
+from batch_jobs.lifecycle.asked import make_asked, needs_asking
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.sharing import Overtaken, Sorted, adopt, sort_out, still_free, tell_waits
@@ -45,7 +46,15 @@ def open_round(run: Run, job: Job) -> Sorted:
 
 
 def _make_shards(run: Run, job: Job, waiting: Sequence[int]) -> None:
-    """Write the files, several at once where there are many rows; then record each, in order."""
+    """Put items into shards."""
+    if waiting and needs_asking(run, job):
+        make_asked(run, job, waiting)
+    else:
+        _make_planned(run, job, waiting)
+
+
+def _make_planned(run: Run, job: Job, waiting: Sequence[int]) -> None:
+    """Write the files from the plan, several at once where there are many rows; then record each, in order."""
     if not waiting:
         return
     project = run.project

@@ -8,6 +8,7 @@ from batch_jobs.config import pick
 from batch_jobs.errors import ConfigError, SchemaMissing
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Dialect
+from batch_jobs.render.bundles import bundle_schema
 from batch_jobs.render.prompt import Prompt
 from batch_jobs.render.prompts import kept_prompt, load_prompt
 from batch_jobs.storage.jobs import Job
@@ -38,6 +39,11 @@ def task_prompt(project: Project, task_name: str, data_case: str, file_name: str
         raise SchemaMissing(f"{error.message}. Write it yourself, or have an LLM write it: {command}") from error
 
 
+def asked_schema(schema: dict[str, Any], rows_per_request: int) -> dict[str, Any]:
+    """The schema that is sent: the answer's, or where rows are asked for together, that of a list of them."""
+    return bundle_schema(schema) if rows_per_request > 1 else schema
+
+
 def check_schema(provider: str, dialect: Dialect, schema: dict[str, Any]) -> None:
     """Check that a provider takes a schema.
 
@@ -61,7 +67,8 @@ def schema_hints(project: Project, job: Job) -> str | None:
     """What of a planned job's schema its provider does not enforce, for the plan; None where it enforces all."""
     folder = project.workspace.prompt(job.task_id, "any").parent
     prompt = kept_prompt(folder, pick("task", job.task, project.settings.tasks).prompt)
-    hints = [finding for finding in findings(Dialect(job.dialect), prompt.output.schema) if not finding.refused]
+    asked = asked_schema(prompt.output.schema, job.rules.rows_per_request)
+    hints = [finding for finding in findings(Dialect(job.dialect), asked) if not finding.refused]
     if not hints:
         return None
     what = "the whole schema" if Dialect(job.dialect) is Dialect.OPENAI else "this"

@@ -7,7 +7,7 @@ another one, or on demand; what it replaces is kept in `archived/` beside it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import count
@@ -16,11 +16,15 @@ from typing import Any
 
 import orjson
 
+from batch_jobs.config import pick
 from batch_jobs.errors import UserError
 from batch_jobs.lifecycle.plan import render_spec
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.rules import rules_of
 from batch_jobs.lifecycle.schema_fit import task_prompt
 from batch_jobs.models import Parameters
+from batch_jobs.render.judge_prompt import load_judge
+from batch_jobs.render.prompts import load_prompt
 from batch_jobs.render.spec import RenderSpec
 from batch_jobs.storage.files import atomic_write, publish_new
 from batch_jobs.storage.jobs import Job
@@ -117,29 +121,34 @@ def archive(path: Path, at: float) -> Path | None:
     raise AssertionError("count() does not end")
 
 
-def plan_inputs(project: Project, job: Job, prompt_sha256: str) -> str:
-    """The sha256 of all that a job's items are made from: upload, prompt, schema, config, model and parameters."""
-    spec = render_spec(project, job)
+def plan_inputs(project: Project, job: Job, prompt_sha256: str, judge_sha256: str) -> str:
+    """The sha256 of all that a job's items are made from: upload, prompts, schema, config, model and parameters."""
+    unjudged = replace(job, rules=replace(job.rules, judge=None))  # the judge's own prompt is kept only with the plan
+    spec = render_spec(project, unjudged)
     values = {field.name: getattr(spec, field.name) for field in fields(RenderSpec) if field.name not in _PLACES}
-    plain = {name: asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
-    return sha256_of_values(job.file_sha256, job.format.sheet, prompt_sha256, plain)
+    return sha256_of_values(job.file_sha256, job.format.sheet, prompt_sha256, judge_sha256, job.rules, values)
 
 
 def current_inputs(project: Project, job: Job) -> str:
     """The same, of a job that would be planned now."""
+    prompt = task_prompt(project, job.task, job.data_case)
+    rules, judge = rules_of(project, job.task, prompt, job.provider, job.model)
     parameters = Parameters(**project.entry(job.provider).parameters.model_dump())
-    now = replace(job, parameters=parameters, endpoint=project.endpoint(job.provider))
-    return plan_inputs(project, now, _prompt_now(project, job))
+    now = replace(job, parameters=parameters, endpoint=project.endpoint(job.provider), rules=rules)
+    return plan_inputs(project, now, prompt.sha256, judge.sha256 if judge else "")
 
 
 def own_inputs(project: Project, job: Job) -> str:
-    """The same, of the job as it is: as `stage items` noted them, else by its kept prompt."""
+    """The same, of the job as it is: as `stage items` noted them, else by its kept prompts."""
     noted = kept_inputs(project.workspace.items(job.task_id))
-    return noted or plan_inputs(project, job, job.prompt_sha256 or _prompt_now(project, job))
-
-
-def _prompt_now(project: Project, job: Job) -> str:
-    return task_prompt(project, job.task, job.data_case).sha256
+    if noted is not None:
+        return noted
+    name = pick("task", job.task, project.settings.tasks).prompt
+    kept = project.workspace.prompt(job.task_id, name)
+    folder = kept.parent if kept.exists() else project.prompt_lib
+    prompt, judge = load_prompt(folder, name), job.rules.judge
+    judge_sha256 = load_judge(folder / judge.prompt, prompt.output).sha256 if judge else ""
+    return plan_inputs(project, job, prompt.sha256, judge_sha256)
 
 
 def is_outdated(project: Project, job: Job) -> bool:

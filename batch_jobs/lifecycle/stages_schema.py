@@ -29,7 +29,7 @@ from batch_jobs.models import ItemResult, Mode, Outcome, Parameters, Request, Us
 from batch_jobs.render.cleaning import cleaner
 from batch_jobs.render.context import context_of
 from batch_jobs.render.prompt import DataCaseView, Prompt, rendered
-from batch_jobs.render.prompt_yaml import schema_of_yaml
+from batch_jobs.render.prompt_yaml import read_yaml
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.render.schema_check import SchemaModule, checked_module
 from batch_jobs.render.schema_files import MODULE_NAME
@@ -168,7 +168,7 @@ def schema_target(project: Project, task_name: str, task: Task) -> Path:
         raise ConfigError(f"{path}: a prompt module has its schema in itself; only that of a .yaml prompt is written")
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such prompt (tasks.{task_name}.prompt)")
-    given = schema_of_yaml(path, path.read_bytes())
+    given = read_yaml(path, path.read_bytes()).get("schema")
     if not isinstance(given, str) or not MODULE_NAME.fullmatch(given):
         what = f'names "{given}"' if isinstance(given, str) else "holds a schema"
         raise ConfigError(
@@ -303,7 +303,7 @@ class _Author:
 
     def _ask(self, call: bytes, body: bytes) -> str:
         self.tell(f"asking {self.way.provider} {self.way.model}")
-        result = checked_result(self.prompt, self.project.provider(self.job).complete(body))
+        result = checked_result(self.prompt.output, self.project.provider(self.job).complete(body))
         price = self.project.price(self.way.provider, self.way.model, Mode.CONCURRENT)
         if result.billed:
             self.bill = self.bill.plus(result, cost_of(result.usage, price) if price else None)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from batch_jobs.lifecycle.admission import waiting_for_room
+from batch_jobs.lifecycle.admission import room_for_round
 from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.manifest import iso
 from batch_jobs.lifecycle.pool.figures import read_figures
@@ -139,7 +139,7 @@ def view(project: Project, task_id: str) -> JobView:
         running = job.phase is Phase.RUNNING
         waits_for = claims.waited_for(connection, task_id) if running else {}
         of_round = [shard for shard in of_job if shard.round == job.round]
-        room = waiting_for_room(project, connection, job, of_round) if running else None
+        room = room_for_round(project, connection, job, of_round) if running else None
     return JobView(
         **_of_job(project, job),
         **_of_items(job, counts),

@@ -147,7 +147,7 @@ def answer_text(output: OutputSchema, text: str) -> str:
     Raises:
         ValueError: the text is no such answer; a short reason for people, that names the field.
     """
-    content = _without_fence(text.strip())
+    content = without_fence(text.strip())
     if not content:
         raise ValueError("empty answer")
     answer = output.read(content)
@@ -161,7 +161,8 @@ def answer_text(output: OutputSchema, text: str) -> str:
     return written.decode()
 
 
-def _without_fence(text: str) -> str:
+def without_fence(text: str) -> str:
+    """Take one markdown code fence off."""
     if len(text) < 2 * len(FENCE) or not (text.startswith(FENCE) and text.endswith(FENCE)):
         return text
     inside = text[len(FENCE) : -len(FENCE)]

@@ -70,7 +70,7 @@ def context_of(rules: ContextRules, mandatory: Mapping[str, str], row: Mapping[s
         cut += less
         values = {"number": str(number), "name": name, "value": value}
         lines.append(_filled(rules.template, values))
-    text, less = _cut(_as_data("\n".join(lines)), rules.max_chars)
+    text, less = _cut(as_data("\n".join(lines), TAG), rules.max_chars)
     return Context(f"<{TAG}>\n{text}\n</{TAG}>", cut + less)
 
 
@@ -96,6 +96,6 @@ def _cut(text: str, limit: int | None) -> tuple[str, int]:
     return text[:limit] + CUT, len(text) - limit
 
 
-def _as_data(text: str) -> str:
+def as_data(text: str, tag: str) -> str:
     """Leave a text as it is, except that it can't close the tag it stands in."""
-    return re.sub(rf"<(?=[^\w<>]*{TAG})", "&lt;", text, flags=re.IGNORECASE)
+    return re.sub(rf"<(?=[^\w<>]*{tag})", "&lt;", text, flags=re.IGNORECASE)

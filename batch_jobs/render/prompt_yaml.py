@@ -6,6 +6,9 @@
       Answer with JSON of this schema: {llm_schema}
     user: |                          # each row's own; "{context}" where it is left out
       {context}
+    judge: |                         # optional: what another model is asked about each answer
+      {context}
+      Is this true of it, and complete? {answer}
 
 A placeholder is a name in braces; braces around anything else, as in a piece of JSON, stay as they are. What is put in
 may hold braces, too: it is never looked at again.
@@ -29,7 +32,9 @@ from batch_jobs.render.prompt import DataCaseView, Prompt, Rendered, sha256_of_p
 from batch_jobs.render.schema_files import read_schema
 
 PLACEHOLDER = re.compile(r"\{([^\W\d][^{}\n\"':,]*)\}")
-KEYS = ("system", "user", "schema")
+KEYS = ("system", "user", "schema", "judge")
+JUDGE = "judge"
+"""The text that the answers of this prompt are judged by, see `batch_jobs.render.judge_prompt`."""
 FIXED = ("llm_schema", "task_description", "data_description", "columns")
 """Placeholders that are the same for every row."""
 CONTEXT = "context"
@@ -67,7 +72,7 @@ class _Texts:
         values, cut = dict(row), 0
         if f"{{{CONTEXT}}}" in self.user:
             values[CONTEXT], cut = context_of(data_case.context, data_case.mandatory_columns, row)
-        return Rendered(_fixed(self.system, self.llm_schema, *about), _filled(self.user, values), cut)
+        return Rendered(_fixed(self.system, self.llm_schema, *about), filled(self.user, values), cut)
 
 
 @lru_cache(maxsize=8)
@@ -81,7 +86,7 @@ def _fixed(
         "data_description": data_description,
         "columns": "\n".join(f"- {name}: {meaning}" for name, meaning in columns),
     }
-    return _filled(system, values)
+    return filled(system, values)
 
 
 def load_yaml(path: Path, source: bytes) -> Prompt:
@@ -94,9 +99,12 @@ def load_yaml(path: Path, source: bytes) -> Prompt:
     Raises:
         ConfigError: it is no such file; says where and what is wrong with it.
     """
-    found = _read(path, source)
+    found = read_yaml(path, source)
+    missing = [key for key in ("system", "schema") if found.get(key) in (None, "", {})]
+    if missing:
+        raise ConfigError(f'{path}: lacks "{missing[0]}"')
     schema = read_schema(path, found["schema"])
-    system, user = (_text(path, found, key) for key in ("system", "user"))
+    system, user = (text_of(path, found, key) for key in ("system", "user"))
     if not user.strip():
         user = f"{{{CONTEXT}}}"
     _check_placeholders(path, system)
@@ -115,16 +123,12 @@ def load_yaml(path: Path, source: bytes) -> Prompt:
     )
 
 
-def schema_of_yaml(path: Path, source: bytes) -> object:
-    """What a YAML prompt says under `schema`: a schema, or the name of its file, which need not be there yet.
+def read_yaml(path: Path, source: bytes) -> dict[str, Any]:
+    """Read a file of texts; its keys are those there are, what they hold is not looked at.
 
     Raises:
-        ConfigError: it is no such prompt.
+        ConfigError: it is no YAML, or has other keys; says where.
     """
-    return _read(path, source)["schema"]
-
-
-def _read(path: Path, source: bytes) -> dict[str, Any]:
     if len(source) > MAX_BYTES:
         raise ConfigError(f"{path}: has more than {MAX_BYTES:,} bytes, so it is no prompt")
     try:
@@ -147,9 +151,6 @@ def _with_known_keys(path: Path, found: object) -> dict[str, Any]:
         raise ConfigError(
             f'{path}: there is no key "{unknown[0]}"{nearest(unknown[0], KEYS)} (there is: {_listed(KEYS)})'
         )
-    missing = [key for key in ("system", "schema") if found.get(key) in (None, "", {})]
-    if missing:
-        raise ConfigError(f'{path}: lacks "{missing[0]}"')
     return found
 
 
@@ -157,7 +158,12 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names)
 
 
-def _text(path: Path, found: Mapping[str, Any], key: str) -> str:
+def text_of(path: Path, found: Mapping[str, Any], key: str) -> str:
+    """A text of the file, its odd spaces made plain; empty where there is none.
+
+    Raises:
+        ConfigError: it is no text.
+    """
     text = found.get(key) or ""
     if not isinstance(text, str):
         raise ConfigError(f'{path}: "{key}" has to be a text, as in: {key}: |')
@@ -173,7 +179,7 @@ def _check_placeholders(path: Path, system: str) -> None:
             )
 
 
-def _filled(text: str, values: Mapping[str, str]) -> str:
+def filled(text: str, values: Mapping[str, str]) -> str:
     """Put values in, in one pass: a brace within a value means nothing.
 
     Raises:

@@ -48,23 +48,33 @@ def read_schema(prompt: Path, given: object) -> PromptSchema:
         SchemaMissing: it names a module that is not there yet.
         ConfigError: something else is wrong with it.
     """
+    if isinstance(given, str) and MODULE_NAME.fullmatch(given):
+        return _module(prompt, given)
+    schema, sources, files = schema_of(prompt, given)
+    try:
+        output = JsonOutput(schema, prompt.stem)
+    except ValueError as error:
+        raise ConfigError(f"{files[-1]}: {error}") from error
+    return PromptSchema(output, json.dumps(schema, ensure_ascii=False, indent=2), sources, files[1:])
+
+
+def schema_of(path: Path, given: object) -> tuple[dict[str, Any], tuple[bytes, ...], tuple[Path, ...]]:
+    """A JSON Schema, what it was read from besides the prompt, and the prompt's files."""
     if isinstance(given, dict):
-        return PromptSchema(_json_output(given, prompt, prompt.stem), _as_it_is(given))
+        return given, (), (path,)
     name = str(given)
-    if MODULE_NAME.fullmatch(name):
-        return _module(prompt, name)
     if not JSON_NAME.fullmatch(name):
         raise ConfigError(
-            f'{prompt}: "schema" has to be a JSON Schema, or the name of a .json file beside the prompt, or of a .py '
-            "module"
+            f'{path}: "schema" has to be a JSON Schema, or the name of a .json file beside the prompt, or of a '
+            ".py module there"
         )
-    file = _beside(prompt, name, "*.json")
+    file = _beside(path, name, "*.json")
     source = file.read_bytes()
     try:
         schema = json.loads(source)
     except ValueError as error:
         raise ConfigError(f"{file}: is no JSON: {error}") from error
-    return PromptSchema(_json_output(schema, file, prompt.stem), _as_it_is(schema), (source,), (file,))
+    return schema, (source,), (path, file)
 
 
 def _module(prompt: Path, name: str) -> PromptSchema:
@@ -83,17 +93,6 @@ def _beside(prompt: Path, name: str, pattern: str) -> Path:
     kind = SchemaMissing if pattern == "*.py" and not file.exists() else ConfigError
     others = sorted(other.name for other in prompt.parent.glob(pattern))
     raise kind(f"{file}: there is no such schema{nearest(name, others)}")
-
-
-def _json_output(schema: dict[str, Any], place: Path, name: str) -> JsonOutput:
-    try:
-        return JsonOutput(schema, name)
-    except ValueError as error:
-        raise ConfigError(f"{place}: {error}") from error
-
-
-def _as_it_is(schema: dict[str, Any]) -> str:
-    return json.dumps(schema, ensure_ascii=False, indent=2)
 
 
 def schema_text(schema: dict[str, Any], models: Sequence[type[BaseModel]] = ()) -> str:

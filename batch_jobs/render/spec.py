@@ -25,6 +25,8 @@ class RenderSpec:
         cleaning: of the cells that the prompt sees; the identity is that of the cells as they are.
         context: how a row is shown where the prompt says so.
         realm: keeps answers apart that look alike but are not: sandbox or real, and the provider's name.
+        accepted_by: who has to accept an answer before it is one, as a digest; empty for nobody.
+        rows_per_request: an answer that is given together with others is another one than alone.
     """
 
     snapshot: Path
@@ -43,10 +45,21 @@ class RenderSpec:
     parameters: Parameters
     cleaning: Cleaning = AS_IT_IS
     context: ContextRules = MANDATORY
+    accepted_by: str = ""
+    rows_per_request: int = 1
 
     def fingerprint_prefix(self) -> bytes:
-        """Everything of a call's identity that is not in its body."""
-        return orjson.dumps([self.realm, self.dialect, self.endpoint, self.model])
+        """Everything of an item's identity that is not in its body."""
+        return call_prefix(self.realm, self.dialect, self.endpoint, self.model, self.rows_per_request, self.accepted_by)
+
+
+def call_prefix(
+    realm: str, dialect: str, endpoint: str | None, model: str, rows_per_request: int = 1, accepted_by: str = ""
+) -> bytes:
+    """What tells calls with equal bodies apart; a call that is nobody's but a provider's has only the first four."""
+    together = ["rows", rows_per_request] if rows_per_request > 1 else []
+    judged = ["judge", accepted_by] if accepted_by else []
+    return orjson.dumps([realm, dialect, endpoint, model, *together, *judged])
 
 
 def fingerprint(prefix: bytes, body: bytes) -> bytes:

@@ -135,13 +135,7 @@ def _bodies(
     prompt = kept_prompt(spec.prompt_folder, spec.prompt_file)
     codec = codec_for(spec.dialect, spec.endpoint)
     schema, schema_name = prompt.output.schema, prompt.output.name
-    view = DataCaseView(
-        name=spec.data_case,
-        description=spec.data_case_description,
-        mandatory_columns=spec.mandatory_columns,
-        task_description=spec.task_description,
-        context=spec.context,
-    )
+    view = view_of(spec)
     clean = cleaner(spec.cleaning)
     for values in zip(*table.values(), strict=True):
         row = dict(zip(names, values, strict=True))
@@ -155,6 +149,17 @@ def _bodies(
             yield who, b"", _said(error), 0
             continue
         yield who, body, None, cut
+
+
+def view_of(spec: RenderSpec) -> DataCaseView:
+    """What a prompt gets to know of the table."""
+    return DataCaseView(
+        name=spec.data_case,
+        description=spec.data_case_description,
+        mandatory_columns=spec.mandatory_columns,
+        task_description=spec.task_description,
+        context=spec.context,
+    )
 
 
 def _said(error: BaseException) -> str:

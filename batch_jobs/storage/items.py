@@ -42,12 +42,12 @@ class Ending:
     """What one attempt did to an item.
 
     Attributes:
-        last_outcome: how the attempt went.
+        last_outcome: how the attempt went; None where it gave a draft, and the item begins anew with the judge.
         outcome: set when the item is not sent again.
     """
 
     item: int
-    last_outcome: Outcome
+    last_outcome: Outcome | None
     outcome: Outcome | None
     code: str = ""
     detail: str = ""
@@ -147,6 +147,12 @@ def open_items(connection: Connection, task_id: str) -> list[int]:
     return list(connection.execute(query.order_by(items.c.item)).scalars())
 
 
+def never_sent(connection: Connection, task_id: str) -> frozenset[int]:
+    """The open items that had no attempt yet."""
+    query = select(items.c.item).where(items.c.task_id == task_id, items.c.outcome.is_(None), items.c.attempts == 0)
+    return frozenset(connection.execute(query).scalars())
+
+
 def truncated(connection: Connection, task_id: str) -> frozenset[int]:
     """The open items whose last answer hit the output limit."""
     query = select(items.c.item).where(
@@ -167,16 +173,25 @@ def blocked(connection: Connection, task_id: str, codes: Collection[str], since_
     return None if row is None else str(row.detail or row.code)
 
 
-def end(connection: Connection, task_id: str, endings: Sequence[Ending], *, round_no: int, attempts: int = 0) -> None:
+def end(
+    connection: Connection,
+    task_id: str,
+    endings: Sequence[Ending],
+    *,
+    round_no: int,
+    attempts: int = 0,
+    goes_on: bool = False,
+) -> None:
     """Record how attempts of a round went.
 
-    `attempts` is added where the sending itself did not count one (concurrent mode).
+    `attempts` is added where the sending itself did not count one (concurrent mode). Where an item that is still open
+    `goes_on`, it stays claimed: its next call is made at once.
     """
     rows = (
         (
             attempts,
-            round_no,
-            ending.last_outcome.value,
+            None if goes_on and ending.outcome is None else round_no,
+            ending.last_outcome and ending.last_outcome.value,
             ending.outcome and ending.outcome.value,
             ending.code[:100],
             ending.detail[:1000],

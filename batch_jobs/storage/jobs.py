@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from batch_jobs.errors import JobNotFound, WrongMoment
-from batch_jobs.models import PHASE_MOVES, EventName, JobOutcome, Mode, Parameters, Phase, Status
+from batch_jobs.models import PHASE_MOVES, AnswerRules, EventName, JobOutcome, Judge, Mode, Parameters, Phase, Status
 from batch_jobs.storage import events, schema
 from batch_jobs.storage.workspace import checked_id
 from batch_jobs.table import TableFormat
@@ -32,6 +32,7 @@ class Job:
         plan: the figures of the plan, once made.
         autostart: goes on to sending without being asked (the API; `--yes`).
         delivered: where the output file was put, each with its sha256.
+        rules: how its items come to their answers.
     """
 
     task_id: str
@@ -68,6 +69,7 @@ class Job:
     updated_at: float = 0.0
     done_at: float | None = None
     resumed_at: float | None = None
+    rules: AnswerRules = field(default_factory=AnswerRules)
 
     @property
     def status(self) -> Status:
@@ -157,7 +159,7 @@ def move(connection: Connection, job: Job, phase: Phase, **values: Any) -> None:
 
 def remove(connection: Connection, task_id: str) -> None:
     """Forget a job that never sent anything, with all its records but its lease."""
-    for table in (schema.items, schema.events, schema.provider_batches, schema.calls, schema.jobs):
+    for table in (schema.items, schema.drafts, schema.events, schema.provider_batches, schema.calls, schema.jobs):
         connection.execute(delete(table).where(table.c.task_id == task_id))
 
 
@@ -166,6 +168,7 @@ def _to_row(job: Job) -> dict[str, Any]:
     values["parameters"] = {name: getattr(job.parameters, name) for name in Parameters.__slots__}
     values["format"] = {**job.format.to_json(), "suffix": job.suffix}
     values["columns"] = list(job.columns)
+    values["rules"] = asdict(job.rules)
     return values
 
 
@@ -179,4 +182,14 @@ def _from_row(row: Any) -> Job:
     values["mode"], values["phase"] = Mode(values["mode"]), Phase(values["phase"])
     values["outcome"] = JobOutcome(values["outcome"]) if values["outcome"] else None
     values["simulated"], values["autostart"] = bool(values["simulated"]), bool(values["autostart"])
+    values["rules"] = _rules(values["rules"])
     return Job(**values)
+
+
+def _rules(written: dict[str, Any] | None) -> AnswerRules:
+    """The rules of a job; one of an older version has none."""
+    values = dict(written or {})
+    if values.get("judge"):
+        judge = {**values["judge"], "parameters": Parameters(**values["judge"]["parameters"])}
+        values["judge"] = Judge(**judge)
+    return AnswerRules(**values)

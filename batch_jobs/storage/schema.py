@@ -47,6 +47,7 @@ jobs = Table(
     Column("updated_at", Float, nullable=False),
     Column("done_at", Float),
     Column("resumed_at", Float),
+    Column("rules", JSON),
     Index("jobs_by_upload", "file_sha256"),
 )
 
@@ -107,6 +108,23 @@ provider_batches = Table(
     Column("sent_after", Float),
     Column("first_item", Integer),
     Column("last_item", Integer),
+    Column("kind", Text, nullable=False, server_default=text("'answer'")),
+)
+
+drafts = Table(
+    "drafts",
+    ledger,
+    Column("task_id", Text, primary_key=True),
+    Column("item", Integer, primary_key=True),
+    Column("step", Text, nullable=False),
+    Column("call", LargeBinary),
+    Column("draft", LargeBinary),
+    Column("text", Text),
+    Column("feedback", Text),
+    Column("repairs", Integer, nullable=False, server_default=text("0")),
+    Column("verdict", Text),
+    Column("score", Float),
+    sqlite_with_rowid=False,
 )
 
 learned_limits = Table(

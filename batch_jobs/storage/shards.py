@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from batch_jobs.errors import StoreError
-from batch_jobs.models import SHARD_MOVES, BatchState, ShardState
+from batch_jobs.models import SHARD_MOVES, AskKind, BatchState, ShardState
 from batch_jobs.storage.schema import jobs
 from batch_jobs.storage.schema import provider_batches as table
 
@@ -30,6 +30,7 @@ class Shard:
         tokens: what it weighs in the provider's queue, estimated; `refusals` of its creates met a full queue.
         refused_ids: provider batches that were made of it and failed because the queue was full; nothing was executed.
         split: the provider's queue can never hold it, so its items went into smaller shards of the same round.
+        kind: what its requests ask for.
     """
 
     task_id: str
@@ -68,6 +69,7 @@ class Shard:
     refused_at: float | None = None
     refused_ids: list[str] | None = None
     split: bool = False
+    kind: AskKind = AskKind.ANSWER
 
 
 def key_of(task_id: str, round_no: int, shard_no: int) -> str:
@@ -167,7 +169,7 @@ def _same(shard: Shard) -> tuple[Any, ...]:
 
 def _from_row(row: Any) -> Shard:
     values = dict(row._mapping)
-    values["state"] = ShardState(values["state"])
+    values["state"], values["kind"] = ShardState(values["state"]), AskKind(values["kind"])
     values["batch_state"] = BatchState(values["batch_state"]) if values["batch_state"] else None
     values["was_unknown"], values["split"] = bool(values["was_unknown"]), bool(values["split"])
     return Shard(**values)

@@ -35,6 +35,7 @@ def router() -> APIRouter:
     made = APIRouter(prefix="/sandbox")
     made.add_api_route("/healthz", healthz, methods=["GET"], response_model=None)
     made.add_api_route("/bill", bill, methods=["GET"], response_model=None)
+    made.add_api_route("/verdicts", verdicts, methods=["GET"], response_model=None)
     made.add_api_route("/creates", creates, methods=["GET"], response_model=None)
     made.add_api_route("/files", files, methods=["GET"], response_model=None)
     made.add_api_route("/calls", calls, methods=["GET"], response_model=None)
@@ -60,6 +61,14 @@ def bill(box: Box, detail: int = 0) -> Response:
     if detail:
         body["lines"] = [{**line, "at": _utc(float(str(line["at"])))} for line in box.state.bill_lines()]
     return reply(body)
+
+
+def verdicts(box: Box) -> Response:
+    """Count the verdicts that were given to judges' requests, in all and by dialect and model."""
+    settle_all(box)
+    rows = box.state.verdicts()
+    sums = {verdict: sum(int(str(row[verdict])) for row in rows) for verdict in ("accept", "reject")}
+    return reply({"simulated": True, **sums, "totals": rows})
 
 
 def creates(box: Box) -> Response:

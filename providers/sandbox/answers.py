@@ -6,48 +6,24 @@ a rehearsal looks like the real thing.
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Callable, Mapping
 
 import orjson
 
-from .behaviour import FaultKind
+from .behaviour import Fault, FaultKind
+from .judge import ACCEPT, REJECT, is_judge, judge
+from .packs import item_form, pack_answer
 from .python_answers import python_answer
-from .schema_answers import answer_for
+from .question import Judging, Question
+from .schema_answers import answer_for, revisions_in
 from .wire import Answer, Ask, Finish
+from .words import CHARS_PER_TOKEN, data_point, sentences, tokens
 
-_MARKED = re.compile(r"<data_points>(.*)</data_points>", re.DOTALL)
-_POINT = re.compile(r"^[ \t]*\d+:[ \t]*[^:\n]{1,120}:[ \t]*", re.MULTILINE)
-_PARAGRAPH = re.compile(r"\n\s*\n")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
-
-CHARS_PER_TOKEN = 4
 MIN_CACHED_TOKENS = 1024
 REFUSAL = "I'm sorry, but I can't help with that (simulated refusal)."
 
-
-def tokens(text: str) -> int:
-    """Count tokens the rough way: four characters each."""
-    return math.ceil(len(text) / CHARS_PER_TOKEN)
-
-
-def data_point(text: str) -> str:
-    """Find what the request is about: the longest data point, else the longest paragraph."""
-    marked = _MARKED.search(text)
-    inner = marked.group(1) if marked else text
-    starts = list(_POINT.finditer(inner))
-    if starts:
-        ends = [found.start() for found in starts[1:]] + [len(inner)]
-        pieces = [inner[found.end() : end].strip() for found, end in zip(starts, ends, strict=True)]
-    else:
-        pieces = [piece.strip() for piece in ([inner] if marked else _PARAGRAPH.split(inner))]
-    return max(pieces, key=len)
-
-
-def sentences(text: str) -> list[str]:
-    """Split into sentences on one line each; at least one, possibly a stand-in for an empty text."""
-    found = [" ".join(part.split()) for part in _SENTENCE.split(text.strip())]
-    return [part for part in found if part] or ["No text was given."]
+FORMS: tuple[Callable[[Question], object | None], ...] = (judge, python_answer)
+"""Who answers questions of a special form: the first that gives an answer. All others are filled by their schema."""
 
 
 def is_cacheable(ask: Ask) -> bool:
@@ -56,23 +32,32 @@ def is_cacheable(ask: Ask) -> bool:
 
 
 def compose(
-    ask: Ask, *, seen_before: bool = False, twist: FaultKind | None = None, variant: str | None = None
+    ask: Ask,
+    *,
+    seen_before: bool = False,
+    faults: Mapping[FaultKind, Fault] | None = None,
+    judging: Judging | None = None,
 ) -> Answer:
     """Answer a request.
 
     Args:
         ask: the question.
         seen_before: the fixed part is in the provider's cache.
-        twist: the fault that spoils the answer, if any.
-        variant: the fault's `code`.
+        faults: those that the request meets; some of them spoil the answer.
+        judging: how verdicts fall.
     """
-    text = REFUSAL if twist is FaultKind.ITEM_REFUSED else _spoil(_text(ask), twist, variant)
-    finish = Finish.REFUSED if twist is FaultKind.ITEM_REFUSED else Finish.STOP
-    if twist is FaultKind.ITEM_TRUNCATED:
+    met = faults or {}
+    refused = FaultKind.ITEM_REFUSED in met
+    said = None if refused else _said(ask, met, judging or Judging())
+    text = REFUSAL if refused else _spoilt(said if isinstance(said, str) else _json(said), met)
+    finish = Finish.REFUSED if refused else Finish.STOP
+    if FaultKind.ITEM_TRUNCATED in met:
         text, finish = text[: max(1, len(text) // 2)], Finish.LENGTH
     elif ask.max_tokens is not None and tokens(text) > ask.max_tokens:
         text, finish = text[: ask.max_tokens * CHARS_PER_TOKEN], Finish.LENGTH
     cached = tokens(ask.fixed) if is_cacheable(ask) else 0
+    whole = finish is Finish.STOP and FaultKind.ITEM_INVALID_JSON not in met
+    verdicts = _verdicts(ask, said) if whole else []
     return Answer(
         text=text,
         finish=finish,
@@ -80,21 +65,52 @@ def compose(
         cached_tokens=cached if seen_before else 0,
         written_tokens=0 if seen_before else cached,
         output_tokens=tokens(text),
+        accepted=verdicts.count(ACCEPT),
+        rejected=verdicts.count(REJECT),
     )
 
 
-def _text(ask: Ask) -> str:
-    if (module := python_answer(ask)) is not None:
-        return module
-    lines = sentences(data_point(ask.text))
+def _said(ask: Ask, met: Mapping[FaultKind, Fault], judging: Judging) -> object:
+    """What the model says: a value in the form that was asked for; without any form a text."""
+    record = ask.text if ask.record is None else ask.record
     if ask.schema is None:
-        return " ".join(lines[:2])
-    return orjson.dumps(answer_for(ask.schema, lines)).decode()
+        return " ".join(sentences(data_point(record))[:2]) + (" (revised)" if ask.answers_before else "")
+    question = Question(ask.schema, record, ask.text, ask.previous, ask.answers_before, judging)
+    packed = pack_answer(question, answer_one, met)
+    return answer_one(question) if packed is None else packed
 
 
-def _spoil(text: str, twist: FaultKind | None, variant: str | None) -> str:
-    if twist is not FaultKind.ITEM_INVALID_JSON:
+def answer_one(question: Question) -> object:
+    """Answer one question, whole or one of a pack; a repaired answer differs from the one before it."""
+    for form in FORMS:
+        if (own := form(question)) is not None:
+            return own
+    lines = sentences(data_point(question.text))
+    if not question.turns and not question.previous:
+        return answer_for(question.schema, lines)
+    revision = max(question.turns, 1 + revisions_in(question.previous))
+    value = answer_for(question.schema, lines, revision)
+    return value if _json(value) != question.previous else answer_for(question.schema, lines, revision + 1)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _verdicts(ask: Ask, said: object) -> list[object]:
+    """The verdicts that an answer gives; a pack of them gives one for each record."""
+    if ask.schema is None or not isinstance(said, dict):
+        return []
+    if is_judge(ask.schema):
+        return [said["verdict"]]
+    form = item_form(ask.schema)
+    return [each.get("verdict") for each in said["results"]] if form is not None and is_judge(form) else []
+
+
+def _spoilt(text: str, met: Mapping[FaultKind, Fault]) -> str:
+    fault = met.get(FaultKind.ITEM_INVALID_JSON)
+    if fault is None:
         return text
-    return (
-        '{"simulated_other_shape": true}' if variant == "schema" else "Here is the answer (simulated): {" + text[1:-1]
-    )
+    if fault.code == "schema":
+        return '{"simulated_other_shape": true}'
+    return "Here is the answer (simulated): {" + text[1:-1]

@@ -15,7 +15,7 @@ from batch_jobs.models import Dialect
 
 from .limits import known_fields
 from .openai_wire import texts_of
-from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun
+from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, talk
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 VERSION = "2026-10-21"
@@ -85,15 +85,19 @@ class AnthropicWire:
         """Read a messages body."""
         form = (body.get("output_config") or {}).get("format") or {}
         system = body.get("system") or ""
+        said = talk([(turn["role"] == "assistant", texts_of(turn.get("content"))) for turn in body["messages"]])
         marked = isinstance(system, list) and any("cache_control" in block for block in system)
         return Ask(
             model=str(body["model"]),
             fixed=texts_of(system),
-            text="\n\n".join(texts_of(turn.get("content")) for turn in body["messages"]),
+            text=said.text,
             schema=form.get("schema") if form.get("type") == "json_schema" else None,
             max_tokens=body["max_tokens"],
             cacheable=marked or bool(body.get("cache_control")),
             in_batch=place.in_batch,
+            record=said.record,
+            previous=said.previous,
+            answers_before=said.answers_before,
         )
 
     def reply(self, ask: Ask, answer: Answer, ident: str) -> Body:

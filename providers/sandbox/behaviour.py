@@ -73,6 +73,10 @@ class FaultKind(StrEnum):
     ITEM_TRUNCATED = "item_truncated"  # the answer stops at the output limit
     ITEM_INVALID_JSON = "item_invalid_json"  # not JSON; code=schema: JSON of another shape
     ITEM_EXPIRED = "item_expired"  # not executed in time
+    PACK_MISSING = "pack_missing"  # one record's answer is left out of a packed request's; code: that record's id
+    PACK_FOREIGN = "pack_foreign"  # one record's answer carries an id that nobody sent; code likewise
+    PACK_DOUBLED = "pack_doubled"  # one record is answered twice, differently; code likewise
+    PACK_INVALID = "pack_invalid"  # one record's answer is of another shape; code likewise
     BAD_LINE = "bad_line"  # one more unreadable line; code=replace: instead of the item's own
 
 
@@ -94,18 +98,21 @@ BATCH_KINDS = BATCH_ENDS | {
     FaultKind.LONG_FILE_ID,
 }
 
-CALL_KINDS = frozenset(
+PACK_KINDS = frozenset({FaultKind.PACK_MISSING, FaultKind.PACK_FOREIGN, FaultKind.PACK_DOUBLED, FaultKind.PACK_INVALID})
+"""What happens to one record of a packed request whose answer is whole; other requests never meet them."""
+CALL_ENDS = frozenset(
     {
         *(FaultKind.ITEM_ERROR, FaultKind.ITEM_STATUS_ZERO),
         *(FaultKind.ITEM_REFUSED, FaultKind.ITEM_TRUNCATED, FaultKind.ITEM_INVALID_JSON),
     }
 )
+CALL_KINDS = CALL_ENDS | PACK_KINDS
 """Faults of items that a single call can meet too."""
-ITEM_ENDS = CALL_KINDS | {FaultKind.ITEM_MISSING, FaultKind.ITEM_EXPIRED}
+ITEM_ENDS = CALL_ENDS | {FaultKind.ITEM_MISSING, FaultKind.ITEM_EXPIRED}
 """How an item ends: it meets one of these at most."""
 LINE_KINDS = frozenset({FaultKind.ITEM_DOUBLED, FaultKind.ITEM_UNKNOWN_ID, FaultKind.BAD_LINE})
 """What happens to an item's line, however the item ended."""
-ITEM_KINDS = ITEM_ENDS | LINE_KINDS
+ITEM_KINDS = ITEM_ENDS | LINE_KINDS | PACK_KINDS
 
 DOWNLOAD_KINDS = frozenset({FaultKind.DOWNLOAD_TRUNCATED, FaultKind.DOWNLOAD_STALLED})
 """A download meets one of these at most."""
@@ -172,6 +179,8 @@ class Behaviour:
         max_batch_requests: requests of one batch; 0 for the provider's own limit.
         max_batch_bytes: bytes of one batch; 0 for the provider's own limit.
         max_enqueued_tokens: input tokens of all open batches of a key and model; 0 for no limit.
+        reject_share: 0 to 1, of the judge requests by a hash of their text: these are answered with reject.
+        reject_first_only: an answer that was repaired is accepted.
         faults: what goes wrong, see `Fault`.
     """
 
@@ -185,6 +194,8 @@ class Behaviour:
     max_batch_requests: int = 0
     max_batch_bytes: int = 0
     max_enqueued_tokens: int = 0
+    reject_share: float = 0.0
+    reject_first_only: bool = False
     faults: tuple[Fault, ...] = ()
 
     @classmethod
@@ -203,6 +214,10 @@ class Behaviour:
     def with_faults(self, *faults: Fault) -> Behaviour:
         """The same behaviour with other faults."""
         return replace(self, faults=faults)
+
+
+REHEARSAL = Behaviour(reject_share=0.1)
+"""What `--sandbox` shows when nobody asks for anything else: judges find something to reject."""
 
 
 @cache

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from .faults import Subject, call_faults
 from .handling import Incoming, refusal, reply
 from .items import Asker, answered, bill_line
+from .question import Judging
 from .sandbox import Sandbox
 from .wire import Place, Problem, Refused
 
@@ -36,7 +37,8 @@ def single_call(box: Sandbox, incoming: Incoming, place: Place) -> Response:
     ident = box.new_id()
     take = partial(box.state.take_hit, subject=ident)
     met = call_faults(box.behaviour, Subject(wire.dialect, incoming.contains, take, incoming.lot))
-    done = answered(box, wire, body, place, Asker(incoming.owner, f"call/{ident}"), met)
+    judging = Judging(box.behaviour.reject_share, box.behaviour.reject_first_only)
+    done = answered(box, wire, body, place, Asker(incoming.owner, f"call/{ident}", judging), met)
     if isinstance(done, Problem):
         raise Refused(done)
     ask, answer = done

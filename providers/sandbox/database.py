@@ -31,12 +31,15 @@ CREATE INDEX IF NOT EXISTS batches_by_owner ON batches (dialect, owner, created_
 CREATE TABLE IF NOT EXISTS bill (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, dialect TEXT NOT NULL, model TEXT NOT NULL, custom_id TEXT NOT NULL,
     kind TEXT NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-    at REAL NOT NULL, batch_id TEXT NOT NULL, request_hash TEXT NOT NULL);
+    at REAL NOT NULL, batch_id TEXT NOT NULL, request_hash TEXT NOT NULL, written_tokens INTEGER NOT NULL DEFAULT 0,
+    accepted INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS bill_by_batch ON bill (batch_id);
 CREATE TABLE IF NOT EXISTS calls (route TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS hits (fault TEXT NOT NULL, subject TEXT NOT NULL, PRIMARY KEY (fault, subject));
 CREATE TABLE IF NOT EXISTS prefixes (prefix TEXT PRIMARY KEY, subject TEXT NOT NULL);
 """
+_LATER_COLUMNS = {"bill": ("written_tokens", "accepted", "rejected")}
+"""Counts that a folder of an older sandbox does not have yet."""
 
 
 class Database:
@@ -50,6 +53,10 @@ class Database:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(_SCHEMA)
+        for table, names in _LATER_COLUMNS.items():
+            known = {str(row["name"]) for row in self.rows(f"PRAGMA table_info({table})")}
+            for name in [each for each in names if each not in known]:
+                self.run(f"ALTER TABLE {table} ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
 
     def run(self, sql: str, *values: Value) -> int:
         """Run one statement; give the number of rows it changed."""

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from batch_jobs.models import BatchProblem, Dialect
 
-from .answers import tokens
 from .handling import Incoming
 from .items import UNREADABLE
 from .records import BatchRow, End
 from .sandbox import Sandbox
 from .timeline import ends_at
 from .wire import Place, Problem, Refused, Wire
+from .words import tokens
 
 FULL = "token_limit_exceeded"
 _REFUSALS = {

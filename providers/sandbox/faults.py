@@ -20,6 +20,7 @@ from .behaviour import (
     ITEM_KINDS,
     LINE_KINDS,
     ONLY,
+    PACK_KINDS,
     REQUEST_ENDS,
     ROUTE_KINDS,
     Behaviour,
@@ -27,13 +28,14 @@ from .behaviour import (
     FaultKind,
     Route,
 )
+from .question import Judging
 from .records import BatchPlan, End
 from .validation import LINE_CODES, MESSAGES
 from .wire import share_of
 
 _ACCEPTING = frozenset({FaultKind.REPLY_LOST, FaultKind.ACCEPT_LATE, FaultKind.ACCEPTED_THEN_500})
 _DONE_SHARE = frozenset({FaultKind.BATCH_EXPIRES, FaultKind.BATCH_CANCELLED})
-_EXECUTED = frozenset({FaultKind.ITEM_REFUSED, FaultKind.ITEM_TRUNCATED, FaultKind.ITEM_INVALID_JSON})
+_EXECUTED = frozenset({FaultKind.ITEM_REFUSED, FaultKind.ITEM_TRUNCATED, FaultKind.ITEM_INVALID_JSON}) | PACK_KINDS
 _TOKEN_LIMIT = "token_limit_exceeded"
 _GROUPS: dict[FaultKind, str] = {
     **dict.fromkeys(REQUEST_ENDS, "request"),
@@ -41,6 +43,10 @@ _GROUPS: dict[FaultKind, str] = {
     **dict.fromkeys(ITEM_ENDS, "item"),
     **dict.fromkeys(DOWNLOAD_KINDS, "download"),
 }
+
+_ALSO = dict.fromkeys(PACK_KINDS, "record")
+_ELSE = {**dict.fromkeys(PACK_KINDS, "item"), **dict.fromkeys(ITEM_ENDS, "record")}
+"""Where one record of a pack is spoilt, the whole answer is not, and the other way round."""
 
 Met = dict[FaultKind, Fault]
 """The faults that take effect, by kind."""
@@ -105,8 +111,8 @@ def _met(wanted: Iterable[Fault], subject: Subject) -> Met:
     decided: set[str] = set()
     for fault in wanted:
         group = _GROUPS.get(fault.kind, fault.kind)
-        if group not in decided and _hits(fault, subject) and subject.take(fault):
-            decided.add(group)
+        if decided.isdisjoint({group, _ELSE.get(fault.kind, group)}) and _hits(fault, subject) and subject.take(fault):
+            decided |= {group, _ALSO.get(fault.kind, group)}
             met[fault.kind] = fault
     return met
 
@@ -115,6 +121,8 @@ def _hits(fault: Fault, subject: Subject) -> bool:
     if fault.dialect not in {None, subject.dialect} or subject.dialect not in ONLY.get(fault.kind, frozenset(Dialect)):
         return False
     if fault.match is not None and not subject.contains(fault.match):
+        return False
+    if fault.kind in PACK_KINDS and not subject.contains(f'<record id="{fault.code}"' if fault.code else "<record id="):
         return False
     if fault.share is None or fault.share >= 1 or fault.kind in _DONE_SHARE:
         return True
@@ -147,7 +155,9 @@ def plan_batch(behaviour: Behaviour, met: Met, batch: Subject) -> BatchPlan:
     """Write a new batch's life from the behaviour in force and the faults it meets."""
     later = tuple(fault for fault in _of(behaviour, ITEM_KINDS) if _on_route(fault, Route.ITEM))
     slow = delay_seconds(met.get(FaultKind.BATCH_SLOW), batch.lot)
-    plan = BatchPlan(seconds=behaviour.batch_seconds + slow, shuffle=behaviour.shuffle, item_faults=later)
+    judging = Judging(behaviour.reject_share, behaviour.reject_first_only)
+    seconds = behaviour.batch_seconds + slow
+    plan = BatchPlan(seconds=seconds, shuffle=behaviour.shuffle, item_faults=later, judging=judging)
     for fault in met.values():
         if fault.kind is FaultKind.BATCH_FAILS and batch.dialect is Dialect.ANTHROPIC:
             plan = _all_errored(plan, fault)  # Anthropic knows no failed batch: every request of it is errored

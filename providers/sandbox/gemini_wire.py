@@ -13,7 +13,7 @@ from batch_jobs.models import Dialect
 
 from .limits import GEMINI_FIELDS, GEMINI_GENERATION_FIELDS, camel
 from .openai_wire import texts_of
-from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun
+from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, talk
 
 _STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -81,13 +81,17 @@ class GeminiWire:
             schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
         limit = _word(config, "maxOutputTokens")
         turns = body["contents"] if isinstance(body["contents"], list) else [body["contents"]]
+        said = talk([(turn.get("role") == "model", texts_of(turn.get("parts"))) for turn in turns])
         return Ask(
             model=place.model.removeprefix("models/"),
             fixed=texts_of(_field(body, "systemInstruction").get("parts")),
-            text="\n\n".join(texts_of(turn.get("parts")) for turn in turns),
+            text=said.text,
             schema=schema,
             max_tokens=int(limit) if limit else None,
             in_batch=place.in_batch,
+            record=said.record,
+            previous=said.previous,
+            answers_before=said.answers_before,
         )
 
     def reply(self, ask: Ask, answer: Answer, ident: str) -> Body:

@@ -14,14 +14,13 @@ import orjson
 from .answers import compose, is_cacheable
 from .behaviour import Fault, FaultKind
 from .faults import Met, Subject, item_faults
+from .question import ACCEPTING, Judging
 from .records import BatchRow, BillLine
 from .sandbox import Sandbox
 from .wire import Answer, Ask, Body, Place, Problem, Unrun, Wire, needles, short_hash
 
 UNREADABLE = (AttributeError, TypeError, KeyError, ValueError, IndexError, OverflowError, RecursionError)
 """What an odd body or schema may raise on the way to an answer."""
-
-_TWISTS = (FaultKind.ITEM_REFUSED, FaultKind.ITEM_TRUNCATED, FaultKind.ITEM_INVALID_JSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,14 @@ class ItemEnd:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks: the key's owner, and a name for this one request that is the same when it is executed again."""
+    """Who asks: the key's owner, and a name for this one request that is the same when it is executed again.
+
+    `judging` says how verdicts fall for it.
+    """
 
     owner: str
     subject: str
+    judging: Judging = ACCEPTING
 
 
 def answered(
@@ -67,8 +70,7 @@ def answered(
 def _execute(box: Sandbox, ask: Ask, asker: Asker, met: Met) -> Answer:
     prefix = short_hash(asker.owner, ask.model, ask.fixed) if is_cacheable(ask) else ""
     seen = bool(prefix) and box.state.seen_before(prefix, asker.subject)
-    twist = next((met[kind] for kind in _TWISTS if kind in met), None)
-    return compose(ask, seen_before=seen, twist=twist.kind if twist else None, variant=twist.code if twist else None)
+    return compose(ask, seen_before=seen, faults=met, judging=asker.judging)
 
 
 def error_of(met: Met) -> Problem | None:
@@ -97,6 +99,9 @@ def bill_line(
         at=box.clock(),
         batch_id=batch_id,
         request_hash=short_hash(ask.model, ask.fixed, ask.text),
+        written_tokens=answer.written_tokens,
+        accepted=answer.accepted,
+        rejected=answer.rejected,
     )
 
 
@@ -130,7 +135,7 @@ class ItemRunner:
         unrun = Unrun.EXPIRED if FaultKind.ITEM_EXPIRED in met else unrun
         if unrun is not None:
             return ItemEnd(self._spread(self.wire.unrun_line(custom_id, unrun, ident), met, ident), unrun)
-        asker = Asker(self.batch.owner, subject)
+        asker = Asker(self.batch.owner, subject, self.batch.plan.judging)
         done = answered(self.box, self.wire, body, self.place, asker, met)
         if isinstance(done, Problem):
             return ItemEnd(self._spread(self.wire.errored_line(custom_id, done, ident), met, ident), "errored")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import orjson
@@ -15,12 +15,22 @@ import orjson
 from batch_jobs.models import Dialect
 
 from .limits import known_fields
-from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun
+from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, talk
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 ENDPOINTS = (CHAT, RESPONSES)
 
+_FIXED = frozenset({"system", "developer"})
+_ROLES = _FIXED | {"user", "assistant"}
+_PARTS = {
+    CHAT: {"user": ("text", "image_url", "input_audio", "file"), "assistant": ("text", "refusal")},
+    RESPONSES: {
+        "user": ("input_text", "input_image", "input_file"),
+        "assistant": ("output_text", "refusal"),
+    },
+}
+"""The kinds of parts that a message of a role may have; a system message's are of the first kind of a user's."""
 _TYPES = {401: "invalid_request_error", 403: "invalid_request_error", 429: "requests"}
 _UNRUN = {
     Unrun.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
@@ -71,7 +81,7 @@ class OpenAIWire:
                 return Problem(400, f"Missing required parameter: '{name}'.", "missing_required_parameter", name)
         if body.get("stream"):
             return Problem(400, "Streaming is not simulated.", param="stream", code="unsupported_value")
-        return self._schema_problem(body, place.endpoint)
+        return _turns_problem(body[needed], place.endpoint, needed) or self._schema_problem(body, place.endpoint)
 
     def _schema_problem(self, body: Body, endpoint: str) -> Problem | None:
         form = _format(body, endpoint)
@@ -100,16 +110,19 @@ class OpenAIWire:
         if form.get("type") == "json_object":
             schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
         fixed = [str(body.get("instructions") or "")]
-        fixed += [texts_of(turn.get("content")) for turn in turns if turn.get("role") in {"system", "developer"}]
-        asked = [texts_of(turn.get("content")) for turn in turns if turn.get("role") not in {"system", "developer"}]
+        fixed += [texts_of(turn.get("content")) for turn in turns if turn["role"] in _FIXED]
+        said = talk([(t["role"] == "assistant", texts_of(t.get("content"))) for t in turns if t["role"] not in _FIXED])
         return Ask(
             model=str(body["model"]),
             fixed="\n".join(part for part in fixed if part),
-            text="\n\n".join(asked),
+            text=said.text,
             schema=schema,
             max_tokens=limit,
             endpoint=place.endpoint,
             in_batch=place.in_batch,
+            record=said.record,
+            previous=said.previous,
+            answers_before=said.answers_before,
         )
 
     def reply(self, ask: Ask, answer: Answer, ident: str) -> Body:
@@ -167,6 +180,45 @@ def go_duration(seconds: float) -> str:
         return f"{math.ceil(seconds * 1000)}ms"
     minutes, rest = divmod(round(seconds, 3), 60)
     return f"{int(minutes)}m{rest:g}s" if minutes else f"{rest:g}s"
+
+
+def _turns_problem(turns: object, endpoint: str, param: str) -> Problem | None:
+    """Find a message without a known role, or with parts that its role does not have at this endpoint."""
+    if isinstance(turns, str) and endpoint == RESPONSES:
+        return None
+    if not isinstance(turns, list):
+        wanted = "an array of objects" if endpoint == CHAT else "one of a string or an array"
+        message = f"Invalid type for '{param}': expected {wanted}."
+        return Problem(400, message, code="invalid_type", param=param)
+    found = (_turn_problem(turn, endpoint, f"{param}[{at}]") for at, turn in enumerate(turns))
+    return next((problem for problem in found if problem), None)
+
+
+def _turn_problem(turn: object, endpoint: str, param: str) -> Problem | None:
+    if not isinstance(turn, dict):
+        return Problem(400, f"Invalid type for '{param}': expected an object.", code="invalid_type", param=param)
+    for name in ("role", "content"):
+        if turn.get(name) is None:
+            at = f"{param}.{name}"
+            return Problem(400, f"Missing required parameter: '{at}'.", "missing_required_parameter", at)
+    role = turn["role"]
+    if role not in _ROLES:
+        return _invalid(str(role), sorted(_ROLES), f"{param}.role" if endpoint == CHAT else param)
+    if isinstance(turn["content"], str):
+        return None
+    known = _PARTS[endpoint]["assistant" if role == "assistant" else "user"]
+    known = known[:1] if role in _FIXED else known
+    for number, part in enumerate(turn["content"]):
+        if part.get("type") not in known:
+            return _invalid(str(part.get("type")), known, f"{param}.content[{number}]")
+    return None
+
+
+def _invalid(value: str, known: Sequence[str], param: str) -> Problem:
+    names = [f"'{name}'" for name in known]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])}, and {names[-1]}"
+    message = f"Invalid value: '{value}'. Supported values are: {listed}."
+    return Problem(400, message, code="invalid_value", param=param)
 
 
 def _format(body: Body, endpoint: str) -> Body:

@@ -1,4 +1,4 @@
-"""A simulated answer that is Python: a pydantic module made of the output fields, or else the columns, of the request.
+"""A simulated answer that is Python: a pydantic module made of the output fields of the request.
 
 Such a request is known by its schema alone: one property, a string of `text/x-python`.
 """
@@ -9,18 +9,17 @@ import json
 import keyword
 import re
 
-from .wire import Ask
+from .question import Question
 
 MEDIA_TYPE = "text/x-python"
 _FIELDS = re.compile(r"<output_fields>(.*?)</output_fields>", re.DOTALL)
 _NAME = re.compile(r"^- ([A-Za-z]\w{0,60})\b", re.MULTILINE)
-_TASK = re.compile(r"^# The task[^\n]*\n(.*?)(?=^# |\Z)", re.DOTALL | re.MULTILINE)
 
 
-def python_answer(ask: Ask) -> str | None:
-    """The answer as JSON text; None where no Python is asked for."""
-    name = _python_property(ask.schema)
-    return None if name is None else json.dumps({name: module_for(ask.fixed, ask.text)}, ensure_ascii=False)
+def python_answer(question: Question) -> dict[str, str] | None:
+    """The module in the form that was asked for; None where no Python is asked for."""
+    name = _python_property(question.schema)
+    return None if name is None else {name: module_for(question.whole)}
 
 
 def _python_property(schema: object) -> str | None:
@@ -31,18 +30,15 @@ def _python_property(schema: object) -> str | None:
     return str(name) if MEDIA_TYPE in json.dumps(part) else None
 
 
-def module_for(fixed: str, text: str) -> str:
+def module_for(text: str) -> str:
     """A module with one model: a field for each output field that the request wants.
 
     Args:
-        fixed: the fixed part of the request, which tells the task and lists the columns.
-        text: the rest, which lists the output fields.
+        text: of the request, which lists the output fields.
     """
     wanted = _FIELDS.search(text)
-    names = _NAME.findall(wanted[1] if wanted else fixed)
+    names = _NAME.findall(wanted[1]) if wanted else []
     fields = [name for name in dict.fromkeys(names) if not keyword.iskeyword(name)] or ["answer"]
-    task = _TASK.search(fixed)
-    about = " ".join((task[1] if task else "The answer.").split()).replace('"', "'").replace("\\", "/")
     lines = [
         '"""The answer of a task (simulated)."""',
         "",
@@ -50,7 +46,7 @@ def module_for(fixed: str, text: str) -> str:
         "",
         "",
         "class Answer(BaseModel):",
-        f'    """{about[:200]}"""',
+        '    """The answer to one record (simulated)."""',
         "",
         '    model_config = ConfigDict(extra="forbid")',
         "",

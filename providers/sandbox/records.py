@@ -16,6 +16,7 @@ import orjson
 from batch_jobs.models import BatchProblem, Dialect
 
 from .behaviour import Fault
+from .question import ACCEPTING, Judging
 from .wire import Body
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class BatchPlan:
         long_file_id: its output file has an id that is too long to be deleted.
         item_faults: for its items.
         tokens: what it weighs in its queue, where queues are limited.
+        judging: how verdicts fall.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
@@ -68,6 +70,7 @@ class BatchPlan:
     long_file_id: bool = False
     item_faults: tuple[Fault, ...] = ()
     tokens: int = 0
+    judging: Judging = ACCEPTING
 
     @classmethod
     def from_json(cls, text: bytes) -> BatchPlan:
@@ -180,3 +183,6 @@ class BillLine:
     at: float
     batch_id: str
     request_hash: str
+    written_tokens: int = 0
+    accepted: int = 0
+    rejected: int = 0

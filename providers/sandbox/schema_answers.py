@@ -6,6 +6,7 @@ Knows the part of JSON Schema that the providers take for structured output, and
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ Schema = dict[str, Any]
 
 MAX_DEPTH = 12
 DEFAULT_STRING_CHARS = 1200
+_CHOICES = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
+_REVISED = re.compile(r" \(revised(?: (\d+))?\)")
 
 _FORMATS = {
     "date": "2026-01-01",
@@ -30,15 +33,37 @@ _FORMATS = {
 }
 
 
-def answer_for(schema: Schema, sentences: Sequence[str]) -> object:
+def answer_for(schema: Schema, sentences: Sequence[str], revision: int = 0) -> object:
     """Make a value that is valid against the schema.
 
     Args:
         schema: JSON Schema, or Gemini's OpenAPI-like form of it.
         sentences: what strings are made of; at least one.
+        revision: how often it was written anew. Strings are marked with it; an answer without any gets other values.
     """
-    filler = _Filler(schema, sentences, zlib.crc32(sentences[0].encode("utf-8", "surrogatepass")))
-    return filler.value(schema, "", 0)
+    seed = zlib.crc32(sentences[0].encode("utf-8", "surrogatepass"))
+    filler = _Filler(schema, sentences, seed, revision)
+    value = filler.value(schema, "", 0)
+    if not revision or filler.marked:
+        return value
+    return _Filler(schema, sentences, seed, shift=revision).value(schema, "", 0)
+
+
+def revisions_in(text: str) -> int:
+    """Tell how often the answers in a text were written anew, as their marks say; 0 for never."""
+    return max((int(found[1] or 1) for found in _REVISED.finditer(text)), default=0)
+
+
+def node_of(root: Schema, schema: object) -> Schema:
+    """Give a part of a schema with its references and choices followed.
+
+    Args:
+        root: the whole, where references point.
+        schema: the part; anything but an object gives {}.
+    """
+    if not isinstance(schema, dict):
+        return {}
+    return schema if _CHOICES.isdisjoint(schema) else _Filler(root, (), 0).plain(schema)
 
 
 @dataclass(slots=True)
@@ -46,10 +71,13 @@ class _Filler:
     root: Schema
     sentences: Sequence[str]
     seed: int
+    revision: int = 0
+    shift: int = 0
     strings: int = 0
+    marked: bool = False
 
     def value(self, schema: object, name: str, depth: int) -> object:
-        node = self._plain(schema)
+        node = self.plain(schema)
         if "const" in node:
             return node["const"]
         if node.get("enum"):
@@ -63,7 +91,7 @@ class _Filler:
             return self._array(node, name, depth)
         return self._scalar(node, kind, name)
 
-    def _plain(self, schema: object) -> Schema:
+    def plain(self, schema: object) -> Schema:
         """Follow references and choices until a node says what it is."""
         node = cast(Schema, schema) if isinstance(schema, dict) else {}
         for _ in range(MAX_DEPTH):
@@ -81,7 +109,7 @@ class _Filler:
     def _merged(self, node: Schema) -> Schema:
         merged: Schema = {key: value for key, value in node.items() if key != "allOf"}
         for part in node["allOf"]:
-            plain = self._plain(part)
+            plain = self.plain(part)
             properties = {**merged.get("properties", {}), **plain.get("properties", {})}
             required = [*merged.get("required", []), *plain.get("required", [])]
             merged = {**merged, **plain, **({"properties": properties, "required": required} if properties else {})}
@@ -95,7 +123,10 @@ class _Filler:
 
     def _pick(self, options: Sequence[object], name: str) -> object:
         real = [option for option in options if option is not None] or list(options)
-        return real[(self.seed ^ zlib.crc32(name.encode())) % len(real)]
+        return real[self._lot(name) % len(real)]
+
+    def _lot(self, name: str) -> int:
+        return (self.seed ^ zlib.crc32(name.encode())) + self.shift
 
     def _object(self, node: Schema, depth: int) -> dict[str, object]:
         properties: Schema = node.get("properties") or {}
@@ -113,7 +144,7 @@ class _Filler:
             length = least
         items = node.get("items", {})
         values = [self.value(parts[i] if i < len(parts) else items, f"{name}.{i}", depth + 1) for i in range(length)]
-        return self._distinct(values, self._plain(items)) if node.get("uniqueItems") else values
+        return self._distinct(values, self.plain(items)) if node.get("uniqueItems") else values
 
     @staticmethod
     def _distinct(values: list[object], items: Schema) -> list[object]:
@@ -130,7 +161,7 @@ class _Filler:
         if kind == "null":
             return None
         if kind == "boolean":
-            return bool((self.seed ^ zlib.crc32(name.encode())) & 1)
+            return bool(self._lot(name) & 1)
         if kind in {"integer", "number"}:
             return self._number(node, name, whole=kind == "integer")
         return self._string(node)
@@ -144,7 +175,7 @@ class _Filler:
             low = 0.0 if high is None or high >= 0 else high - 100
         if high is None:
             high = low + 100
-        lot = (self.seed ^ zlib.crc32(name.encode())) % 1000 / 1000
+        lot = (self._lot(name) + 499 * self.shift) % 1000 / 1000
         step = node.get("multipleOf")
         if step:
             first, last = math.ceil(low / step), math.floor(high / step)
@@ -165,7 +196,16 @@ class _Filler:
         text = " ".join(self.sentences[start : start + 2])
         while len(text) < least:
             text = f"{text} {self.sentences[0]}"
-        return _cut(text, max(most, 0), least)
+        return self._mark(_cut(text, max(most, 0), least), max(most, 0), least)
+
+    def _mark(self, text: str, most: int, least: int) -> str:
+        """Say in a text that it was written anew; one that is too short for it stays as it is."""
+        mark = " (revised)" if self.revision == 1 else f" (revised {self.revision})"
+        if not self.revision or most <= len(mark):
+            return text
+        self.marked = True
+        room = most - len(mark)
+        return _cut(text, room, max(0, least - len(mark))) + mark
 
 
 def _cut(text: str, most: int, least: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -94,6 +94,9 @@ class Ask:
         endpoint: OpenAI's, "" elsewhere.
         cacheable: the provider would cache the fixed part.
         in_batch: asked in a batch.
+        record: of a conversation, what was said before the first answer; None where `text` is all there is.
+        previous: of a conversation, the last answer.
+        answers_before: of a conversation, how many answers it has.
     """
 
     model: str
@@ -104,13 +107,16 @@ class Ask:
     endpoint: str = ""
     cacheable: bool = True
     in_batch: bool = False
+    record: str | None = None
+    previous: str = ""
+    answers_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the simulated model says, and what it would cost.
 
-    `input_tokens` includes the cached and the cache-written ones.
+    `input_tokens` includes the cached and the cache-written ones; `accepted` and `rejected` count verdicts.
     """
 
     text: str
@@ -119,6 +125,8 @@ class Answer:
     cached_tokens: int = 0
     written_tokens: int = 0
     output_tokens: int = 0
+    accepted: int = 0
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +195,32 @@ class Wire(Protocol):
     def rate_problem(self, retry_after_seconds: float | None) -> Problem:
         """Say that requests come too fast."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What was said after the fixed part, turn by turn: `text` is all of it, the rest see `Ask`."""
+
+    text: str
+    record: str | None = None
+    previous: str = ""
+    answers_before: int = 0
+
+
+def talk(turns: Sequence[tuple[bool, str]]) -> Talk:
+    """Read a conversation.
+
+    Args:
+        turns: whether the model said it, and what.
+    """
+    if len(turns) == 1 and not turns[0][0]:
+        return Talk(turns[0][1])
+    text = "\n\n".join(said for _, said in turns)
+    answers = [at for at, (own, _) in enumerate(turns) if own]
+    if not answers:
+        return Talk(text)
+    record = "\n\n".join(said for _, said in turns[: answers[0]])
+    return Talk(text, record, turns[answers[-1]][1], len(answers))
 
 
 def short_hash(*parts: str) -> str:

@@ -17,9 +17,9 @@ import pytest
 
 from batch_jobs import system
 from batch_jobs.errors import ConnectionFailed, ProviderError, RequestRejected, ServerFailed, TimedOut, UnreadableReply
-from batch_jobs.lifecycle import checking, collect, control, merge, passes, submit
+from batch_jobs.lifecycle import checking, collect, control, merge, passes, settle, submit
 from batch_jobs.lifecycle.checking import Range
-from batch_jobs.lifecycle.merge import Merger
+from batch_jobs.lifecycle.merger import Merger
 from batch_jobs.lifecycle.policy import MassRule, Next, after_attempt
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Run
@@ -159,14 +159,15 @@ def counted_before_cached(patch: Patch) -> None:
     """The ledger first, then the cache; what a process that died had left to put there is gone with it."""
     put, later = CallCache.put, list[tuple[Any, Sequence[Answer]]]()
 
-    def caching(count: Callable[..., None]) -> Callable[..., None]:
-        def backwards(merger: Merger, *arguments: Any) -> None:
-            count(merger, *arguments)
+    def caching(count: Callable[..., Any]) -> Callable[..., Any]:
+        def backwards(merger: Merger, *arguments: Any) -> Any:
+            counted = count(merger, *arguments)
             while later:
                 cache, answers = later.pop(0)
                 if not cache.process.dead:
                     cache.process.at("before the cache, too late", Fault.CRASH_AT_CACHE)
                     put(cache, answers)
+            return counted
 
         return backwards
 
@@ -222,7 +223,7 @@ def everything_is_retried(patch: Patch) -> None:
         chosen = after_attempt(result, before, last_round=how["last_round"], cancelling=how["cancelling"])
         return Next.AGAIN if result.outcome is not Outcome.SUCCEEDED and not how["last_round"] else chosen
 
-    patch.setattr(merge, "after_attempt", again)
+    patch.setattr(settle, "after_attempt", again)
 
 
 def a_poll_error_fails_the_batch(patch: Patch) -> None:

@@ -132,7 +132,7 @@ def test_the_tracker_counts() -> None:
     gate, tracker = a_gate(), Tracker(total=10, began=0.0)
     for number in range(20):
         tracker.came(number * 1.0, float(number), 300, refused=number == 3, failed=number == 4)
-    tracker.ends("succeeded")
+    tracker.end(["succeeded", None])
     found = tracker.figures(20.0, in_flight=2, retrying=1, standing=gate.standing(20.0))
     assert found["items"] == {"waiting": 6, "in_flight": 2, "retrying": 1, "succeeded": 1}
     assert (found["attempts"], found["refused_429"], found["failed_calls"]) == (20, 1, 1)

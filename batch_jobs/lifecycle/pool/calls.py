@@ -11,20 +11,17 @@ import heapq
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from batch_jobs.config import Concurrent
 from batch_jobs.errors import ProviderError, QuotaExhausted, RateLimited, ServerFailed
-from batch_jobs.lifecycle.merge import Attempt
-from batch_jobs.lifecycle.policy import WIDEN_FACTOR
 from batch_jobs.lifecycle.pool.gate import Gate, News, Permit, Reason, Report, Wait
-from batch_jobs.lifecycle.pool.retries import Call, InvalidResponse, Retries, TransientResult
+from batch_jobs.lifecycle.pool.retries import Call, Retries, TransientResult
 from batch_jobs.lifecycle.pool.tracker import Tracker
-from batch_jobs.models import ItemResult, Outcome, Usage
+from batch_jobs.models import AskKind, ItemResult, Outcome, Usage
 from providers.codes import QUOTA_CODES
-from providers.contract import Codec
 
 LOOK_SECONDS = 0.1
 """How soon a stop is noticed while nothing comes back."""
@@ -44,30 +41,38 @@ class Way:
 
     Attributes:
         complete: makes one call, and checks its answer; raises ProviderError.
-        output_limit: of the first attempt, in tokens.
+        widen: the body of a call with a larger output limit.
+        gates: what calls of each kind pass.
         clock: the gate's.
         stopped: whether no call may be begun any more, by anybody's word; asked often, so it has to be cheap.
     """
 
     task_id: str
-    complete: Callable[[bytes], ItemResult]
-    codec: Codec
-    output_limit: int
+    complete: Callable[[Call], ItemResult]
+    widen: Callable[[Call], bytes]
     settings: Concurrent
-    gate: Gate
+    gates: Mapping[AskKind, Gate]
     clock: Callable[[], float]
     stopped: Callable[[], bool]
+
+    @property
+    def gate(self) -> Gate:
+        """What the calls for answers pass."""
+        return self.gates[AskKind.ANSWER]
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One attempt to be recorded.
+    """One call to be recorded.
 
     Attributes:
-        ends: the item has its outcome by it; otherwise it was paid for, and the item is still open.
+        call_id: that its cost is recorded by.
+        ends: nothing more becomes of this call; otherwise it was paid for, and another attempt follows.
     """
 
-    attempt: Attempt
+    call: Call
+    call_id: str
+    result: ItemResult
     ends: bool
 
 
@@ -117,6 +122,11 @@ class Pool:
         """Begin no further call, and wait for none."""
         self._halt.set()
 
+    def follow(self, calls: Iterable[Call]) -> None:
+        """Make these calls as well, before any that wait: what was merged asks for them."""
+        for call in () if self.halted else calls:
+            self._again(call, 0.0)
+
     @property
     def halted(self) -> bool:
         """Whether no further call may be begun."""
@@ -157,7 +167,8 @@ class Pool:
             yield
         finally:
             self.halt()
-            self.way.gate.leave(self.way.task_id)
+            for gate in self.way.gates.values():
+                gate.leave(self.way.task_id)
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -198,7 +209,9 @@ class Pool:
 
     def _ask(self, now: float, call: Call, *, retry: bool) -> Permit | Wait:
         left = self.tracker.total - sum(self.tracker.ended.values())
-        return self.way.gate.ask(now, self.way.task_id, call.item, tokens=call.tokens, left=left, retry=retry)
+        return self.way.gates[call.kind].ask(
+            now, self.way.task_id, call.item, tokens=call.tokens, left=left, retry=retry
+        )
 
     def _is_over(self) -> bool:
         """Whether nothing is left to do here, or nothing may go out for long."""
@@ -215,14 +228,14 @@ class Pool:
     def _make(self, call: Call, permit: Permit) -> _Returned:
         report, began = Report(News.NONE), self.way.clock()
         try:
-            result = self.way.complete(call.body)
+            result = self.way.complete(call)
             report = _report_on(result)
             return _Returned(call, permit.probe, self.way.clock() - began, result)
         except ProviderError as error:
             report = _report_of(error)
             return _Returned(call, permit.probe, self.way.clock() - began, error=error)
         finally:
-            self.way.gate.done(self.way.clock(), permit, report)
+            self.way.gates[call.kind].done(self.way.clock(), permit, report)
 
     # -- coming back ---------------------------------------------------------------------------------------------
 
@@ -268,16 +281,16 @@ class Pool:
         failure = error or _failure_of(result)
         if failure is not None:
             self._failed(returned, failure)
-        elif result is not None and result.outcome is Outcome.TRUNCATED and not call.widened:
+        elif _is_cut_off(result) and not call.widened and call.kind is not AskKind.BUNDLE:
             self._record(call, result, ends=False)
             self._widen(call)
         else:
             self._record(call, result, ends=True)
 
-    def _failed(self, returned: _Returned, failure: ProviderError | InvalidResponse) -> None:
+    def _failed(self, returned: _Returned, failure: ProviderError | TransientResult) -> None:
         """Plan another attempt, or end the item with this one; interrupted in between, it stays open."""
         call, result, error = returned.call, returned.result, returned.error
-        passing = isinstance(failure, InvalidResponse) or failure.transient
+        passing = isinstance(failure, TransientResult) or failure.transient
         if passing and self.halted:
             self._record(call, result, ends=False)
             return
@@ -291,8 +304,8 @@ class Pool:
 
     def _widen(self, call: Call) -> None:
         if not self.halted:
-            body = self.way.codec.widen(call.body, self.way.output_limit * WIDEN_FACTOR)
-            self._again(Call(call.item, body, call.tokens, widened=True), 0.0)
+            again = replace(call, body=self.way.widen(call), widened=True, attempts=0, begun=0, state=None)
+            self._again(again, 0.0)
 
     def _again(self, call: Call, seconds: float) -> None:
         self._number += 1
@@ -304,10 +317,7 @@ class Pool:
         if not self._settled:
             self._settled_at = self.way.clock()
         call_id = f"{self.way.task_id}-c{call.item}-{uuid.uuid4().hex[:12]}"
-        attempt = Attempt(call.item, call_id, replace(result, custom_id=call_id), provisional=not ends)
-        self._settled.append(Settled(attempt, ends))
-        if ends:
-            self.tracker.ends(result.outcome.value)
+        self._settled.append(Settled(call, call_id, replace(result, custom_id=call_id), ends))
 
     def _track(self, returned: _Returned) -> None:
         usage = returned.result.usage if returned.result else Usage()
@@ -338,17 +348,17 @@ def _account_error(result: ItemResult | None, error: ProviderError | None) -> Pr
     return None
 
 
-def _failure_of(result: ItemResult | None) -> InvalidResponse | None:
+def _failure_of(result: ItemResult | None) -> TransientResult | None:
     """A result that is no end yet, as the error that the retries know."""
-    if result is None:
-        return None
-    if result.outcome is Outcome.INVALID:
-        return InvalidResponse(result)
-    return TransientResult(result) if result.transient else None
+    return TransientResult(result) if result is not None and result.transient else None
 
 
-def _as_result(error: ProviderError | InvalidResponse) -> ItemResult | None:
-    if isinstance(error, InvalidResponse):
+def _is_cut_off(result: ItemResult | None) -> bool:
+    return result is not None and result.outcome is Outcome.TRUNCATED
+
+
+def _as_result(error: ProviderError | TransientResult) -> ItemResult | None:
+    if isinstance(error, TransientResult):
         return error.result
     code = error.code or type(error).__name__
     return ItemResult("", Outcome.ERRORED, code=code, detail=error.message, transient=error.transient)

@@ -13,27 +13,27 @@ from tenacity.wait import wait_random_exponential
 
 from batch_jobs.config import Concurrent
 from batch_jobs.errors import ProviderError
-from batch_jobs.models import ItemResult
+from batch_jobs.models import AskKind, ItemResult
 
 
-class InvalidResponse(Exception):
-    """The model answered, but not in the task's schema; the paid result travels with it."""
+class TransientResult(Exception):
+    """A result that says "not now"; if it was paid for, that travels with it."""
 
     def __init__(self, result: ItemResult) -> None:
         super().__init__(result.detail)
         self.result = result
 
 
-class TransientResult(InvalidResponse):
-    """A result that says "not now"."""
-
-
 @dataclass
 class Call:
-    """One item on its way to an answer.
+    """One request on its way to an answer.
 
     Attributes:
+        item: whose it is; of several items the first.
         tokens: estimate of what it takes, in and out.
+        kind: what it asks for.
+        items: all that it asks for.
+        calls: under which fingerprint each one's answer is kept; empty where that is the item's own.
         widened: the body has the larger output limit after a truncation.
         attempts: that count.
         begun: attempts, refused ones too.
@@ -42,6 +42,9 @@ class Call:
     item: int
     body: bytes
     tokens: float
+    kind: AskKind = AskKind.ANSWER
+    items: tuple[int, ...] = ()
+    calls: tuple[bytes, ...] = ()
     widened: bool = False
     attempts: int = 0
     begun: int = 0
@@ -108,4 +111,4 @@ class AttemptsUsedUp(stop_base):
 
 def worth_another_try(error: BaseException) -> bool:
     """Whether the same call may go better the next time."""
-    return isinstance(error, InvalidResponse) or (isinstance(error, ProviderError) and error.transient)
+    return isinstance(error, TransientResult) or (isinstance(error, ProviderError) and error.transient)

@@ -6,6 +6,7 @@ Counts only; what an item came to stands in the ledger. Pure: the clock is an ar
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +59,11 @@ class Tracker:
         self._recent[-1][1] += 1
         self._recent[-1][2] += tokens
 
-    def ends(self, outcome: str) -> None:
-        """An item has its outcome."""
-        self.ended[outcome] = self.ended.get(outcome, 0) + 1
+    def end(self, outcomes: Iterable[str | None]) -> None:
+        """Items have these outcomes now; None for one that goes on."""
+        for outcome in outcomes:
+            if outcome is not None:
+                self.ended[str(outcome)] = self.ended.get(str(outcome), 0) + 1
 
     def per_minute(self, now: float) -> tuple[float, float]:
         """Calls and tokens a minute, of the last minute or of what there is of it."""

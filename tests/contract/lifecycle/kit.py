@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from batch_jobs.lifecycle.project import Project, workspace_of
 from batch_jobs.lifecycle.receive import Order, receive
 from batch_jobs.lifecycle.view import view
 from batch_jobs.models import (
+    AnswerRules,
     BatchProblem,
     BatchState,
     BatchView,
@@ -96,7 +97,7 @@ class Sent:
 
     @property
     def event(self) -> str:
-        found = re.search(r"event-\d+", str(self.body["messages"][-1]["content"]))
+        found = re.search(r"event-\d+", str(self.body["messages"][1]["content"]))
         assert found is not None
         return found.group()
 
@@ -498,11 +499,12 @@ def make_template(folder: Path) -> str:
 
 
 def world_from(template: Path, task_id: str, folder: Path, mode: Mode, approved: bool, **sections: Any) -> World:
-    """A fresh copy of the planned job, with other settings."""
+    """A fresh copy of the planned job, with other settings; `repairs` are the job's own."""
     shutil.copytree(template, folder, dirs_exist_ok=True)
+    rules = AnswerRules(sections.pop("repairs", 2))
     project, provider, clock = open_fake(write_project(folder, **sections))
     with project.ledger.write() as connection:
-        jobs.change(connection, task_id, mode=mode)
+        jobs.change(connection, task_id, mode=mode, rules=asdict(rules))
     if approved:
         approve(project, task_id)
     return World(project, provider, clock, task_id)

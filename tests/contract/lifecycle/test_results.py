@@ -265,19 +265,26 @@ def test_no_result_files_at_all(world: World) -> None:
     world.check(calls_billed=ITEMS)
 
 
-def test_an_invalid_answer_is_sent_again_once(world: World) -> None:
+def test_an_invalid_answer_is_sent_again_with_what_is_wrong_with_it(world: World) -> None:
     world.provider.reply = in_turn("event-1", [invalid, ok])
     assert world.run() is Came.DONE
     assert world.outcomes == [Outcome.SUCCEEDED] * ITEMS
+    first, again = world.provider.sent_to("event-1")
+    assert again.body["messages"][:2] == first.body["messages"]
+    answer, feedback = again.body["messages"][2:]
+    assert answer == {"role": "assistant", "content": "no JSON at all"}
+    assert feedback["role"] == "user" and "not valid JSON" in feedback["content"]
     world.check(calls_billed=ITEMS + 1)
 
 
-def test_twice_invalid_is_final_and_both_are_paid_for(make_world: MakeWorld) -> None:
-    world = make_world(rounds={"max": 6})
-    world.provider.reply = in_turn("event-1", [invalid, invalid])
+@pytest.mark.parametrize("repairs", [0, 1, 4])
+def test_an_answer_is_repaired_so_often_and_all_are_paid_for(make_world: MakeWorld, repairs: int) -> None:
+    world = make_world(rounds={"max": 3}, repairs=repairs)
+    world.provider.reply = in_turn("event-1", [invalid] * 9)
     assert world.run() is Came.DONE
     assert world.records[1].outcome is Outcome.INVALID
-    world.check(calls_billed=ITEMS + 1)
+    assert len(world.provider.sent_to("event-1")) == 1 + repairs
+    world.check(calls_billed=ITEMS + repairs)
 
 
 def test_a_truncated_answer_gets_four_times_the_room(world: World) -> None:
@@ -311,7 +318,7 @@ def test_the_wider_limit_is_not_forgotten_when_the_next_round_was_not_executed(
 def test_each_of_invalid_and_truncated_is_sent_again_at_most_once(
     make_world: MakeWorld, replies: list[Reply | None]
 ) -> None:
-    world = make_world(rounds={"max": 8})
+    world = make_world(rounds={"max": 8}, repairs=1)
     world.provider.reply = in_turn("event-1", [*replies, *[ok] * 5])
     assert world.run() is Came.DONE
     assert len(world.provider.sent_to("event-1")) <= len(replies)

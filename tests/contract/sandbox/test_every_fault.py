@@ -63,6 +63,10 @@ TESTS: dict[FaultKind, tuple[Test, ...]] = {
     FaultKind.ITEM_TRUNCATED: (items.test_item_truncated,),
     FaultKind.ITEM_INVALID_JSON: (items.test_item_invalid_json,),
     FaultKind.ITEM_EXPIRED: (items.test_item_expired,),
+    FaultKind.PACK_MISSING: (items.test_pack_missing,),
+    FaultKind.PACK_FOREIGN: (items.test_pack_foreign,),
+    FaultKind.PACK_DOUBLED: (items.test_pack_doubled,),
+    FaultKind.PACK_INVALID: (items.test_pack_invalid,),
     FaultKind.BAD_LINE: (items.test_bad_line,),
 }
 

@@ -9,7 +9,9 @@ import pytest
 from batch_jobs import errors
 from batch_jobs.models import Dialect, ItemResult, Outcome
 from providers.sandbox.behaviour import Fault, FaultKind
-from tests.contract.sandbox.kit import tells_on
+from providers.sandbox.packs import Entry
+from tests.contract.sandbox.kit import FAST, SCHEMA, prompt, tells_on
+from tests.contract.sandbox.test_sandbox_packs import asked, call, pack_text, packed_form
 from tests.contract.sandbox.way import Fetched, Way, on
 
 HIT = "-i1"
@@ -159,6 +161,79 @@ def test_item_invalid_json(way: Way, code: str | None) -> None:
         else:
             with pytest.raises(ValueError):
                 json.loads(result.text)
+
+
+# -- one record of a packed request ---------------------------------------------------------------------------
+
+ROWS = {str(at): prompt(at) for at in (1, 2, 3)}
+
+
+def packed(way: Way, kind: FaultKind, code: str | None = None) -> tuple[list[Entry], list[Entry]]:
+    """The records' answers with a fault and without."""
+    request = asked(pack_text(ROWS), packed_form(SCHEMA))
+    way.server.behave(FAST)
+    whole = call(way, request)["results"]
+    way.server.faulty(Fault(kind, code=code))
+    spoilt = call(way, request)["results"]
+    assert spoilt == call(way, request)["results"]  # the same record each time
+    return whole, spoilt
+
+
+@on()
+@pytest.mark.parametrize("code", [None, "2"])
+def test_pack_missing(way: Way, code: str | None) -> None:
+    whole, spoilt = packed(way, FaultKind.PACK_MISSING, code)
+    (gone,) = [entry for entry in whole if entry not in spoilt]
+    assert [entry for entry in whole if entry is not gone] == spoilt
+    assert code in {None, gone["id"]}
+
+
+@on()
+@pytest.mark.parametrize("code", [None, "2"])
+def test_pack_foreign(way: Way, code: str | None) -> None:
+    whole, spoilt = packed(way, FaultKind.PACK_FOREIGN, code)
+    ((own, stray),) = [pair for pair in zip(whole, spoilt, strict=True) if pair[0] != pair[1]]
+    assert stray == {**own, "id": f"unsent-sim-{own['id']}"}
+    assert code in {None, own["id"]}
+
+
+@on()
+@pytest.mark.parametrize("code", [None, "2"])
+def test_pack_doubled(way: Way, code: str | None) -> None:
+    whole, spoilt = packed(way, FaultKind.PACK_DOUBLED, code)
+    (second,) = [entry for entry in spoilt if entry not in whole]
+    assert [entry for entry in spoilt if entry is not second] == whole
+    (first,) = [entry for entry in whole if entry["id"] == second["id"]]
+    assert second == {**first, "summary": f"{first['summary']} (revised)"}
+    assert code in {None, first["id"]}
+
+
+@on()
+@pytest.mark.parametrize("code", [None, "2"])
+def test_pack_invalid(way: Way, code: str | None) -> None:
+    whole, spoilt = packed(way, FaultKind.PACK_INVALID, code)
+    ((own, broken),) = [pair for pair in zip(whole, spoilt, strict=True) if pair[0] != pair[1]]
+    assert broken == {"id": own["id"], "simulated_other_shape": True}
+    assert code in {None, own["id"]}
+
+
+@on()
+def test_faults_of_packs_spare_other_requests_and_add_up(way: Way) -> None:
+    way.server.faulty(
+        Fault(FaultKind.PACK_MISSING, code="9", times=1),
+        Fault(FaultKind.PACK_MISSING, code="1", times=1),
+        Fault(FaultKind.PACK_INVALID, code="2", times=1),
+        Fault(FaultKind.ITEM_REFUSED, times=1),
+    )
+    request = asked(pack_text(ROWS), packed_form(SCHEMA))
+    assert way.call(0).outcome is Outcome.REFUSED  # no pack: no fault of packs is used up, nor keeps others away
+    both = call(way, request)["results"]
+    assert [(entry["id"], "summary" in entry) for entry in both] == [("2", False), ("3", True)]
+    assert len(call(way, request)["results"]) == 3
+    assert [
+        entry["id"]
+        for entry in call(way, asked(pack_text({"9": prompt(9), "8": prompt(8)}), packed_form(SCHEMA)))["results"]
+    ] == ["8"]
 
 
 @on(*ALL_WIRES)

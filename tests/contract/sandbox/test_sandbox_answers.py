@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from batch_jobs.models import Dialect
 from providers.sandbox import base_url
-from providers.sandbox.answers import compose, data_point
+from providers.sandbox.answers import compose
 from providers.sandbox.behaviour import Behaviour, Fault, FaultKind, Route
 from providers.sandbox.limits import GEMINI_GENERATION_FIELDS, camel, known_fields
 from providers.sandbox.schema_answers import answer_for
 from providers.sandbox.wire import Ask
+from providers.sandbox.words import data_point
 
 TEXT = ["The first sentence is here.", "The second one follows.", "Third."]
 

@@ -7,13 +7,18 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from batch_jobs.models import BatchState, JobOutcome, Mode, Parameters, Phase, ShardState
+from batch_jobs.models import AnswerRules, BatchState, JobOutcome, Judge, Mode, Parameters, Phase, ShardState
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard, key_of
 from batch_jobs.table import FileKind, TableFormat
 
 TASK_ID = "0123456789abcdef0123456789abcdef"
 OTHER_ID = "f" * 32
+
+
+JUDGE = Judge(
+    "j.yaml", "anthropic", "anthropic", "/somewhere", "model-2", Parameters(7, reasoning_effort="low"), "their account"
+)
 
 
 def full_job(**changes: Any) -> Job:
@@ -53,6 +58,7 @@ def full_job(**changes: Any) -> Job:
             started_at=1001.5,
             updated_at=1002.5,
             done_at=1003.5,
+            rules=AnswerRules(1, 5, JUDGE),
         ),
         **changes,
     )

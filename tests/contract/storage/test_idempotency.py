@@ -20,7 +20,7 @@ from batch_jobs.storage.ledger import Ledger
 from tests.contract.storage.kit import OTHER_ID, TASK_ID, full_job, python, together
 
 NOW = 1_000_000.0
-LATER_TABLES = {"idempotency_keys", "learned_limits"}
+LATER_TABLES = {"idempotency_keys", "learned_limits", "drafts"}
 DAY_SECONDS = 24 * 3600.0
 REQUEST = {"task": "summarize", "sheet": None, "file_name": "Größe \ud800.csv", "file_sha256": "a" * 64}
 FILLING = {"TEXT": "größe", "INTEGER": 7, "FLOAT": 0.5, "BLOB": b"\x00\xff", "JSON": '{"a": [1, null]}'}
@@ -246,6 +246,7 @@ def _later_values(table: str, row: tuple[Any, ...], width: int) -> list[Any]:
         names = [column.name for column in schema.provider_batches.columns]
         weight, size = names.index("tokens"), names.index("bytes")
         assert later.pop(weight) == -(-row[size] // 4)
+        assert later.pop(names.index("kind")) == "answer"
     return list(later.values())
 
 
