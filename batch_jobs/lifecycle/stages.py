@@ -126,13 +126,16 @@ def plan_inputs(project: Project, job: Job, prompt_sha256: str, judge_sha256: st
     unjudged = replace(job, rules=replace(job.rules, judge=None))  # the judge's own prompt is kept only with the plan
     spec = render_spec(project, unjudged)
     values = {field.name: getattr(spec, field.name) for field in fields(RenderSpec) if field.name not in _PLACES}
-    return sha256_of_values(job.file_sha256, job.format.sheet, prompt_sha256, judge_sha256, job.rules, values)
+    judge = replace(job.rules.judge, account="") if job.rules.judge else None  # another key is no other question
+    rules = replace(job.rules, judge=judge)
+    return sha256_of_values(job.file_sha256, job.format.sheet, prompt_sha256, judge_sha256, rules, values)
 
 
 def current_inputs(project: Project, job: Job) -> str:
     """The same, of a job that would be planned now."""
     prompt = task_prompt(project, job.task, job.data_case)
-    rules, judge = rules_of(project, job.task, prompt, job.provider, job.model)
+    kind = replace(project, simulated=job.simulated)  # a rehearsal needs no key for its judge
+    rules, judge = rules_of(kind, job.task, prompt, job.provider, job.model)
     parameters = Parameters(**project.entry(job.provider).parameters.model_dump())
     now = replace(job, parameters=parameters, endpoint=project.endpoint(job.provider), rules=rules)
     return plan_inputs(project, now, prompt.sha256, judge.sha256 if judge else "")

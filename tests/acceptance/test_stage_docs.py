@@ -97,6 +97,25 @@ def test_a_schema_is_written_kept_and_used(project: Cli, file: Path, provider: s
     assert Path(again.json["archived"]).read_bytes() == written
 
 
+def test_the_commands_of_the_page_run_as_they_stand_there(project_folder: Path) -> None:
+    """No key is needed, neither for the job nor for its judge, though only the first command says that it rehearses."""
+    write_csv(project_folder / "losses.csv", losses(3))
+    judge = "system: a\nuser: |\n  {context}\n  {answer}\n"
+    (project_folder / "prompt_lib" / "judge.yaml").write_text(judge, "utf-8")
+    config = json.loads((project_folder / "config.json").read_text("utf-8"))
+    config["tasks"]["summarize"]["judge"] = {"prompt": "judge.yaml"}
+    (project_folder / "config.json").write_text(json.dumps(config), "utf-8")
+    run, task_id = Cli(project_folder), ""
+    for command in commands("stages"):
+        result = run(*shlex.split(command.replace("TASK_ID", task_id))[1:])
+        assert result.code in (0, 3), result.err  # the judge may reject a row
+        found = re.search(r"^task_id +(\w+)", result.out, re.MULTILINE)
+        task_id = found[1] if found else task_id
+    assert (project_folder / "losses.summarize.csv").exists()
+    again = run("stage", "ingest", "--file", "losses.csv", *SUMMARIZE, "--sandbox", "--json")
+    assert again.json["task_id"] != task_id  # that one is done
+
+
 def artefact(answer: dict[str, Any]) -> bytes:
     return Path(answer["artefact"]).read_bytes()
 
