@@ -69,14 +69,6 @@ class Workspace:
         """The prompt module as it was when the job was planned."""
         return self.input(task_id) / "prompt" / name
 
-    def items(self, task_id: str) -> Path:
-        """What the job asks, a line an item, to look at."""
-        return self.input(task_id) / "items.jsonl"
-
-    def answers(self, task_id: str) -> Path:
-        """How each item ended, a line an item, to look at."""
-        return self.output(task_id) / "answers.jsonl"
-
     def shard(self, task_id: str, round_no: int, shard_no: int) -> Path:
         """One shard, exactly as it was sent."""
         return self.input(task_id) / f"round-{round_no}" / f"shard-{shard_no:04d}.jsonl"
@@ -108,3 +100,11 @@ class Workspace:
     def log(self, task_id: str) -> Path:
         """The job's log."""
         return self.output(task_id) / "job.log"
+
+    def items(self, task_id: str) -> Path:
+        """What the job asks, a line an item, to look at."""
+        return self.input(task_id) / "items.jsonl"
+
+    def answers(self, task_id: str) -> Path:
+        """How each item ended, a line an item, to look at."""
+        return self.output(task_id) / "answers.jsonl"
