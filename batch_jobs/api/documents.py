@@ -117,6 +117,7 @@ _JOB_EXAMPLES: dict[str, Any] = {
     "unknown_outcomes": 0,
     "waits_for": {},
     "waits_for_room": {"batches": 2, "of": 7, "tokens": 3_000_000, "max_tokens": 4_000_000},
+    "verdicts": {},
     "batch_done": 240,
     "batch_total": 240,
     "eta_seconds": 1200.0,
@@ -204,6 +205,9 @@ class JobDocument(BaseModel):
     )
     waits_for_room: RoomDocument | None = Field(
         description="Batches of the round that find no room in the provider's queue; null when there are none."
+    )
+    verdicts: dict[str, int] = Field(
+        description="Items by the judge's last word, accept or reject; accepted_again of them after a repair."
     )
     batch_done: int = Field(description="Finished items of the round, by the provider's count.")
     batch_total: int

@@ -70,8 +70,10 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
     if figures.to_send:
         lines.append(line("mode", f"{figures.mode}: {figures.why}"))
         lines.append(line("cost", _cost(job, figures, entry)))
-        tokens = f"about {figures.input_tokens:,} in, {figures.output_tokens:,} out"
-        lines.append(line("tokens", tokens))
+        if figures.output_tokens:
+            tokens = f"about {figures.input_tokens:,} in, {figures.output_tokens:,} out"
+            lines.append(line("tokens", tokens))
+        lines += _rules_lines(job, figures)
     if job.simulated:
         lines.append(
             line("sandbox", "simulated answers from this machine: nothing is sent out, nothing is billed", "yellow")
@@ -79,6 +81,26 @@ def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list
     else:
         lines.append(line("columns", ", ".join(job.output_columns.values())))
     return lines
+
+
+def _rules_lines(job: Job, figures: PlanFigures) -> list[str]:
+    """What the judge adds, and what rows in one request save."""
+    lines: list[str] = []
+    if figures.saved_tokens:
+        asked = f"{count(figures.requests, 'request')} of up to {job.rules.rows_per_request} rows"
+        lines.append(line("together", f"{asked}: about {figures.saved_tokens:,} tokens less than one by one"))
+    judge = job.rules.judge
+    if judge is not None and figures.judge_calls:
+        again = f"; what is rejected goes again, {_times(job.rules.repairs)} at most" if job.rules.repairs else ""
+        tokens = f"about {figures.judge_tokens:,} tokens"
+        lines.append(line("judge", f"{judge.model} looks at each answer ({tokens}){again}"))
+        if figures.drafts:
+            lines.append(line("", f"{count(figures.drafts, 'item')} answered before, to be judged only"))
+    return lines
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def _ways(figures: PlanFigures) -> str:
@@ -109,6 +131,8 @@ def done_lines(view: JobView) -> list[str]:
         parts.append("simulated")
     color = {JobOutcome.COMPLETE: "green", JobOutcome.FAILED: "red"}.get(view.outcome or JobOutcome.PARTIAL, "yellow")
     lines = [line("cancelled" if view.outcome is JobOutcome.CANCELLED else "done", ", ".join(parts), color)]
+    if view.verdicts:
+        lines.append(line("judge", _verdicts(view.verdicts)))
     lines += [line("", f"row {number:,}: {reason}") for number, reason in view.first_failures]
     if view.failed > len(view.first_failures):
         lines.append(line("", f"and {view.failed - len(view.first_failures):,} more: see the status column"))
@@ -117,6 +141,13 @@ def done_lines(view: JobView) -> list[str]:
             line("note", f"{count(view.cells_changed, 'cell')} of ours did not fit the file's format as written")
         )
     return lines
+
+
+def _verdicts(verdicts: dict[str, int]) -> str:
+    """`accepted 45 answers, 3 of them only when asked again; rejected 2`."""
+    accepted, again = verdicts.get("accept", 0), verdicts.get("accepted_again", 0)
+    later = f", {again:,} of them only when asked again" if again else ""
+    return f"accepted {count(accepted, 'answer')}{later}; rejected {verdicts.get('reject', 0):,}"
 
 
 def status_lines(view: JobView) -> list[str]:

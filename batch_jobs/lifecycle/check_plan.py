@@ -165,11 +165,14 @@ def _check_result(look: Look, answered: int) -> None:
 
 
 def check_paid(look: Look) -> None:
-    """A call that succeeded answered its item."""
-    calls, table, task_id = schema.calls, schema.items, look.job.task_id
+    """A call that succeeded answered its item, or gave a draft of it; one for several rows may leave out the first."""
+    calls, table, drafts, task_id = schema.calls, schema.items, schema.drafts, look.job.task_id
+    if look.job.rules.rows_per_request > 1:
+        return
     paid = select(calls.c.item).where(calls.c.task_id == task_id, calls.c.outcome == Outcome.SUCCEEDED)
     answered = select(table.c.item).where(table.c.task_id == task_id, table.c.outcome == Outcome.SUCCEEDED)
-    for item in look.connection.execute(paid.except_(answered)).yield_per(CHUNK).scalars():
+    drafted = select(drafts.c.item).where(drafts.c.task_id == task_id)
+    for item in look.connection.execute(paid.except_(answered, drafted)).yield_per(CHUNK).scalars():
         problem = "a call for it succeeded and was paid, and the item is not answered"
         look.add(Kind.ITEM, look.ledger(item), problem, RESTORE_LEDGER)
 
@@ -185,6 +188,18 @@ def check_answers(look: Look) -> None:
         if not known:
             place = f"{look.project.workspace.call_cache}, item {item}"
             look.add(Kind.ANSWER, place, f"the answer {call.hex()[:16]}... was paid for and is not there", LOST_ANSWERS)
+    _check_drafts(look)
+
+
+def _check_drafts(look: Look) -> None:
+    """Every draft that somebody still has to judge, or has judged, is in the call cache."""
+    table = schema.drafts
+    query = select(table.c.item, table.c.draft).where(table.c.task_id == look.job.task_id, table.c.draft.is_not(None))
+    found = [(int(item), bytes(call)) for item, call in look.connection.execute(query)]
+    for (item, call), known in zip(found, look.project.cache.known(call for _, call in found), strict=True):
+        if not known:
+            place = f"{look.project.workspace.call_cache}, item {item}"
+            look.add(Kind.ANSWER, place, f"the draft {call.hex()[:16]}... was paid for and is not there", LOST_ANSWERS)
 
 
 def check_bodies(look: Look) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.output.manifest import write_documents
-from batch_jobs.storage import calls, jobs, shards
+from batch_jobs.storage import calls, drafts, jobs, shards
 from batch_jobs.storage.shards import Shard
 
 
@@ -27,6 +28,7 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         job = jobs.get(connection, task_id)
         batches = shards.of_job(connection, task_id)
         spent = calls.spent(connection, task_id)
+        verdicts = drafts.verdicts(connection, task_id)
     document: dict[str, Any] = {
         "task_id": job.task_id,
         "simulated": job.simulated,
@@ -46,6 +48,8 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         "columns_added": list(job.output_columns.values()),
         "prompt_sha256": job.prompt_sha256,
         "schema_sha256": job.schema_sha256,
+        "rules": asdict(job.rules),
+        "verdicts": verdicts,
         "plan": job.plan,
         "created_at": iso(job.created_at),
         "started_at": iso(job.started_at),
@@ -72,6 +76,7 @@ def _batch(shard: Shard) -> dict[str, Any]:
         "round": shard.round,
         "shard": shard.shard,
         "shard_key": shard.shard_key,
+        "kind": shard.kind,
         "batch_id": shard.batch_id,
         "state": shard.state,
         "provider_state": shard.provider_state,

@@ -18,6 +18,7 @@ import orjson
 
 from batch_jobs.config import Clean, Context, Store, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
+from batch_jobs.lifecycle.estimates import Estimate, estimate
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
@@ -53,7 +54,12 @@ class PlanFigures:
         waves: in how many goes the batches are sent, where the provider's queue does not take all of them at once.
         input_tokens: estimate for all that is to send, a token per 4 bytes.
         output_tokens: estimate, from earlier calls of the model or else the task's config.
-        batch_usd: estimate by batch; None when config.json has no price for the model.
+        drafts: items that were answered before, and have to be judged only.
+        requests: for answers; fewer than items where rows are asked for together.
+        saved_tokens: of the input, by that.
+        judge_calls: if nothing is rejected; their tokens and cost are not in those above, but in those below.
+        judge_tokens: of these calls, in and out.
+        batch_usd: estimate by batch; None when config.json has no price for the model, or the judge's.
         concurrent_usd: estimate by single calls.
         why: why this mode was picked.
     """
@@ -72,6 +78,11 @@ class PlanFigures:
     concurrent_usd: float | None
     mode: Mode
     why: str
+    drafts: int = 0
+    requests: int = 0
+    saved_tokens: int = 0
+    judge_calls: int = 0
+    judge_tokens: int = 0
 
     @property
     def to_send(self) -> int:
@@ -82,7 +93,8 @@ class PlanFigures:
 def plan_of(job: Job) -> PlanFigures:
     """A planned job's figures."""
     assert job.plan is not None
-    known = {"waves": 1, "cut_rows": 0, **job.plan}  # plans of older versions do not tell
+    later = dict.fromkeys(("cut_rows", "drafts", "requests", "saved_tokens", "judge_calls", "judge_tokens"), 0)
+    known = {"waves": 1, **later, **job.plan}  # plans of older versions do not tell
     values: dict[str, Any] = {name: known[name] for name in PlanFigures.__slots__}
     values["first_errors"] = [tuple(entry) for entry in values["first_errors"]]
     return PlanFigures(**{**values, "mode": Mode(values["mode"])})
@@ -199,9 +211,13 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
         weights = shard_weights(lengths, shard_limits(project, connection, job))
         queue = queue_of(project, connection, job)
         typical = calls.typical_output_tokens(connection, job.model, simulated=job.simulated)
-    output_tokens = int(to_send * (typical or project.settings.tasks[job.task].expected_output_tokens))
+    per_answer = typical or project.settings.tasks[job.task].expected_output_tokens
+    more = estimate(project, job, spec, known_items, lengths, per_answer)
+    output_tokens = int((to_send - more.drafts) * per_answer)
     mode, why = choose_mode(job.mode, to_send, project.settings.defaults.concurrent_below_items)
-    input_tokens = sum(lengths) // BYTES_PER_TOKEN
+    asked = (to_send - more.drafts) / to_send if to_send else 0
+    input_tokens = max(int(sum(lengths) // BYTES_PER_TOKEN * asked) - more.saved_tokens, 0)
+    tokens = input_tokens, output_tokens
     return PlanFigures(
         rows=job.rows,
         items=total,
@@ -213,10 +229,15 @@ def _figures(project: Project, job: Job, spec: RenderSpec, known_items: bytes) -
         waves=waves(weights, queue.limits),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        batch_usd=_cost(project, job, Mode.BATCH, input_tokens, output_tokens),
-        concurrent_usd=_cost(project, job, Mode.CONCURRENT, input_tokens, output_tokens),
+        batch_usd=_cost(project, job, Mode.BATCH, tokens, more),
+        concurrent_usd=_cost(project, job, Mode.CONCURRENT, tokens, more),
         mode=mode,
         why=why,
+        drafts=more.drafts,
+        requests=more.requests,
+        saved_tokens=more.saved_tokens,
+        judge_calls=more.judge_calls,
+        judge_tokens=more.judge_input_tokens + more.judge_output_tokens,
     )
 
 
@@ -228,11 +249,18 @@ def shard_weights(lengths: Sequence[int], limits: Limits) -> list[Weight]:
     return [Weight(sum(map(tokens_of, islice(source, number))), number) for number in counts]
 
 
-def _cost(project: Project, job: Job, mode: Mode, input_tokens: int, output_tokens: int) -> float | None:
-    price = project.price(job.provider, job.model, mode)
+def _cost(project: Project, job: Job, mode: Mode, tokens: tuple[int, int], more: Estimate) -> float | None:
+    """What the answers cost, and the judge's; None where a price is not known."""
+    judge, judged = side_of(job, AskKind.JUDGE), (more.judge_input_tokens, more.judge_output_tokens)
+    costs = [_usd(project, job, mode, tokens), *([_usd(project, judge, mode, judged)] if more.judge_calls else [])]
+    return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+def _usd(project: Project, side: Job, mode: Mode, tokens: tuple[int, int]) -> float | None:
+    price = project.price(side.provider, side.model, mode)
     if price is None:
         return None
-    return (input_tokens * price.input + output_tokens * price.output) / calls.PER_MILLION
+    return (tokens[0] * price.input + tokens[1] * price.output) / calls.PER_MILLION
 
 
 def choose_mode(asked: Mode, to_send: int, concurrent_below_items: int) -> tuple[Mode, str]:

@@ -15,7 +15,7 @@ from batch_jobs.lifecycle.pool.figures import read_figures
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.room import RoomWait
 from batch_jobs.models import JobOutcome, Mode, Outcome, Phase, ShardState, Status
-from batch_jobs.storage import calls, claims, items, jobs, shards
+from batch_jobs.storage import calls, claims, drafts, items, jobs, shards
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 
@@ -38,7 +38,17 @@ _JSON_FIELDS = (
         "simulated",
     ),
     *("file_name", "rows", "items", "sent", "from_cache", "succeeded", "failed", "reasons", "round", "provider_state"),
-    *("unknown_outcomes", "waits_for", "waits_for_room", "batch_done", "batch_total", "eta_seconds", "pool", "output"),
+    *(
+        "unknown_outcomes",
+        "waits_for",
+        "waits_for_room",
+        "verdicts",
+        "batch_done",
+        "batch_total",
+        "eta_seconds",
+        "pool",
+        "output",
+    ),
 )
 
 
@@ -52,6 +62,7 @@ class JobView:
         succeeded, failed: rows, once the output is written; they sum up to `rows`.
         waits_for: items that other jobs of the store have under way, whose answers this one waits for, by task_id.
         waits_for_room: batches of the round under way that find no room in the provider's queue.
+        verdicts: items by the judge's last word, `accept` or `reject`; `accepted_again` of them after a repair.
         batch_done, batch_total: the provider's counts of the round under way.
         eta_seconds: remaining time, where it can be told.
         pool: of a job by single calls, how they go: the figures of `Tracker`, as they were at its `at`.
@@ -86,6 +97,7 @@ class JobView:
     unknown_outcomes: int
     waits_for: dict[str, int]
     waits_for_room: RoomWait | None
+    verdicts: dict[str, int]
     batch_done: int
     batch_total: int
     eta_seconds: float | None
@@ -136,6 +148,7 @@ def view(project: Project, task_id: str) -> JobView:
         of_job = shards.of_job(connection, task_id)
         spent = calls.spent(connection, task_id)
         typical = shards.typical_seconds(connection, job.provider, job.model, simulated=job.simulated)
+        verdicts = drafts.verdicts(connection, task_id) if job.rules.judge is not None else {}
         running = job.phase is Phase.RUNNING
         waits_for = claims.waited_for(connection, task_id) if running else {}
         of_round = [shard for shard in of_job if shard.round == job.round]
@@ -146,6 +159,7 @@ def view(project: Project, task_id: str) -> JobView:
         **_of_shards(job, of_job, typical, project.clock()),
         waits_for=waits_for,
         waits_for_room=room,
+        verdicts=verdicts,
         pool=read_figures(project, task_id) if job.mode is Mode.CONCURRENT else None,
         calls=spent.calls,
         input_tokens=spent.input_tokens,

@@ -6,11 +6,10 @@ lies in the call cache, under the call that gave it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from batch_jobs.models import AskKind, Verdict
@@ -73,12 +72,11 @@ def put(connection: Connection, task_id: str, changed: Iterable[Draft]) -> None:
     execute_many(connection, query, ("task_id", *Draft._fields), rows)
 
 
-def verdicts(connection: Connection, task_id: str) -> Counter[str]:
-    """Items by the judge's last word on them; those that were asked again, for any reason, under `repaired`."""
-    query = select(drafts.c.verdict, func.count(), func.sum(drafts.c.repairs > 0)).where(drafts.c.task_id == task_id)
-    found: Counter[str] = Counter()
-    for verdict, number, repaired in connection.execute(query.group_by(drafts.c.verdict)):
-        found["repaired"] += int(repaired or 0)
-        if verdict is not None:
-            found[verdict] += number
-    return found
+def verdicts(connection: Connection, task_id: str) -> dict[str, int]:
+    """Items by the judge's last word on them, and under `accepted_again` those that he accepted after a repair."""
+    again = func.sum(case((drafts.c.repairs > 0, 1), else_=0))
+    query = select(drafts.c.verdict, func.count(), again).where(drafts.c.task_id == task_id)
+    rows = connection.execute(query.where(drafts.c.verdict.is_not(None)).group_by(drafts.c.verdict)).fetchall()
+    found = {verdict: int(number) for verdict, number, _ in rows}
+    repaired = {verdict: int(number or 0) for verdict, _, number in rows}
+    return {**found, **({"accepted_again": repaired[Verdict.ACCEPT]} if repaired.get(Verdict.ACCEPT) else {})}

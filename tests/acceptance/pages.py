@@ -1,0 +1,32 @@
+"""Pages of docs/, and the files that they show."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.acceptance.kit import Cli
+from tests.conftest import REPOSITORY
+
+
+def block(page: str, name: str) -> str:
+    """The file that a page shows under its name."""
+    text = (REPOSITORY / "docs" / page).read_text("utf-8")
+    found = re.search(rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert found, name
+    return found[1]
+
+
+def follow(cli: Cli, page: str, *files: str) -> None:
+    """Put the files of a page into a project, and its tasks into the config."""
+    for name in files:
+        (cli.folder / name).write_text(block(page, name), "utf-8")
+    add_tasks(cli, json.loads(block(page, "config.json")))
+
+
+def add_tasks(cli: Cli, tasks: dict[str, object]) -> None:
+    """Add entries under `tasks`."""
+    path = cli.folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config["tasks"].update(tasks)
+    path.write_text(json.dumps(config), "utf-8")
