@@ -10,7 +10,8 @@
     │   ├── NotAllowed           no key, or a wrong one
     │   └── WrongMoment          the job's phase does not allow it (download before done)
     ├── ConfigError          the operator: config.json, prompt_lib, an environment variable
-    │   └── KeyMissing           the variable that should hold the provider's key is empty
+    │   ├── KeyMissing           the variable that should hold the provider's key is empty
+    │   └── SchemaMissing        the schema module that a prompt names is not there yet
     ├── ProviderError        the provider, or the way to it
     │   ├── RateLimited          definite: not accepted, come back later
     │   ├── QuotaExhausted       definite: money or quota is used up; the operator must act
@@ -146,6 +147,10 @@ class KeyMissing(ConfigError):
     """The provider's key is not set."""
 
     http_status = 503
+
+
+class SchemaMissing(ConfigError):
+    """The schema that a prompt names is not there."""
 
 
 class ProviderError(BatchJobsError):

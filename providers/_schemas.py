@@ -12,7 +12,11 @@ from typing import Any
 Schema = dict[str, Any]
 
 NOT_IN_STRICT = frozenset(
-    {"allOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties", "prefixItems"}
+    {
+        *("allOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"),
+        *("prefixItems", "uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems"),
+        *("propertyNames", "minProperties", "maxProperties", "unevaluatedProperties"),
+    }
 )
 """Keywords that OpenAI's strict mode does not know (OpenAI Structured Outputs guide, "Supported schemas")."""
 
@@ -194,3 +198,31 @@ _TAKE_PARTS: dict[str, Callable[[Schema, Schema], None]] = {
     "string": _take_string,
     "array": _take_array,
 }
+
+
+def gemini_schema(schema: Schema) -> Schema:
+    """Adapt a schema to Gemini's `responseJsonSchema`: nothing stands beside a `$ref` but what begins with `$`.
+
+    The target is written out under what stood there; of a recursive reference only the reference stays (google-genai
+    SDK, `GenerateContentConfig.response_json_schema`).
+    """
+    adapted: Schema = _alone(schema, schema, frozenset())
+    return adapted
+
+
+def _alone(node: Any, root: Schema, open_refs: frozenset[str]) -> Any:
+    if isinstance(node, list):
+        return [_alone(part, root, open_refs) for part in node]
+    if not isinstance(node, dict):
+        return node
+    ref = node.get("$ref")
+    if not isinstance(ref, str):
+        return {key: _alone(part, root, open_refs) for key, part in node.items()}
+    beside = {key: part for key, part in node.items() if not key.startswith("$")}
+    target = _resolve(root, ref)
+    if not beside or not isinstance(target, dict):
+        return node
+    if ref in open_refs:
+        return {key: part for key, part in node.items() if key.startswith("$")}
+    opened = _alone(target, root, open_refs | {ref})
+    return {**opened, **{key: _alone(part, root, open_refs) for key, part in beside.items()}}

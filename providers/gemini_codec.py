@@ -21,6 +21,7 @@ from providers._reading import (
     load_object,
     required_id,
 )
+from providers._schemas import gemini_schema
 from providers.codes import transient_status
 from providers.contract import PromptCache
 
@@ -151,8 +152,8 @@ def _key(record: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=64)
 def _schema_json(raw: bytes) -> orjson.Fragment:
-    """The schema as it is sent: unchanged."""
-    return orjson.Fragment(raw)
+    """The schema as it is sent, encoded once for all the requests of a task."""
+    return orjson.Fragment(orjson.dumps(gemini_schema(orjson.loads(raw))))
 
 
 def read_response(key: str, response: object) -> ItemResult:

@@ -31,6 +31,10 @@ def document() -> str:
         command = cli.get_command(root, name)
         assert command is not None
         parts.append(f"## batch-jobs {name}\n\n{help_of(command, f'batch-jobs {name}')}")
+        below = command.commands if isinstance(command, click.Group) else {}
+        parts += [
+            f"### batch-jobs {name} {sub}\n\n{help_of(each, f'batch-jobs {name} {sub}')}" for sub, each in below.items()
+        ]
     return "\n".join(parts)
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "unpack": "batch_jobs.cli.unpack:unpack_command",
     "rebuild-store": "batch_jobs.cli.control:rebuild_store",
     "check-store": "batch_jobs.cli.check:check_store",
+    "stage": "batch_jobs.cli.stage:stage",
 }
 HELP = {
     "run": "Answer every row of a spreadsheet and get it back with new columns.",
@@ -41,6 +42,7 @@ HELP = {
     "unpack": "Write folders for packed results of a large job.",
     "rebuild-store": "Make the folders and manifests anew from the ledger.",
     "check-store": "Say whether all that the store holds agrees.",
+    "stage": "Run one stage of a job, and look at what it leaves.",
 }
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 """What a machine does to a program; any other OSError that comes this far is a bug."""

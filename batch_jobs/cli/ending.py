@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batch_jobs.cli import show
 from batch_jobs.cli.options import Place, answer_json, say
@@ -23,6 +23,8 @@ def finish(
     output: Path | None,
     folder: Path | None = None,
     shape: OutputShape = OutputShape.ROWS,
+    *,
+    also: dict[str, Any] | None = None,
 ) -> int:
     """Show how a job stands now; deliver its file if it is done.
 
@@ -33,6 +35,7 @@ def finish(
         output: where the file goes; None for beside the user's own.
         folder: where it goes when the job does not know the user's own file.
         shape: what a line of it stands for.
+        also: what else the JSON object says.
 
     Returns:
         The exit code.
@@ -57,7 +60,7 @@ def finish(
             say(place, text)
         if seen.phase is Phase.PAUSED:
             say(place, show.line("then", f"batch-jobs resume {task_id[:12]}"))
-    answer_json(place, view(project, task_id).as_json())
+    answer_json(place, {**view(project, task_id).as_json(), **(also or {})})
     return exit_code(seen)
 
 

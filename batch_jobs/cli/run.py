@@ -118,28 +118,36 @@ def _carry_on(
     yes: bool,
     dry_run: bool,
 ) -> int:
-    from batch_jobs.lifecycle.control import approve, discard, resume
-
     if job.phase in {Phase.RECEIVED, Phase.PLANNED}:
-        _plan(project, place, job.task_id)
+        show_plan(project, place, job.task_id)
         if dry_run:
             return _dry_run(project, place, job, continued)
-        if not _may_send(project, place, job, yes=yes):
-            if not continued:
-                discard(project, job.task_id)
-            say(place, show.line("stopped", "nothing was sent"))
-            return EXIT_BAD_INPUT
-        approve(project, job.task_id)
     elif dry_run:
         say(place, show.line("dry run", "this job has begun already; see: batch-jobs status"))
         return EXIT_OK
-    elif job.phase is Phase.PAUSED:
-        resume(project, job.task_id)
-    say(place, show.line("task_id", job.task_id + _may_leave(project, job.task_id)))
+    if not may_go_on(project, place, job, continued, yes=yes):
+        return EXIT_BAD_INPUT
     if detach:
         return _detach(project, place, job.task_id)
     wait_for(project, job.task_id)
     return finish(project, place, job.task_id, output, shape=shape)
+
+
+def may_go_on(project: Project, place: Place, job: Job, continued: bool, *, yes: bool) -> bool:
+    """Get the user's word to send what is planned, or go on with what was begun; without it a new job is forgotten."""
+    from batch_jobs.lifecycle.control import approve, discard, resume
+
+    if job.phase in {Phase.RECEIVED, Phase.PLANNED}:
+        if not _may_send(project, place, job, yes=yes):
+            if not continued:
+                discard(project, job.task_id)
+            say(place, show.line("stopped", "nothing was sent"))
+            return False
+        approve(project, job.task_id)
+    elif job.phase is Phase.PAUSED:
+        resume(project, job.task_id)
+    say(place, show.line("task_id", job.task_id + _may_leave(project, job.task_id)))
+    return True
 
 
 def _may_leave(project: Project, task_id: str) -> str:
@@ -151,8 +159,10 @@ def _may_leave(project: Project, task_id: str) -> str:
     return f"   you may leave: batch-jobs status {task_id[:12]} --download" if waits else ""
 
 
-def _plan(project: Project, place: Place, task_id: str) -> None:
+def show_plan(project: Project, place: Place, task_id: str) -> None:
+    """Plan a job that is not planned yet, and show what it will take."""
     from batch_jobs.lifecycle.plan import plan_of
+    from batch_jobs.lifecycle.schema_fit import schema_hints
 
     bars = Bars()
     try:
@@ -164,6 +174,8 @@ def _plan(project: Project, place: Place, task_id: str) -> None:
         entry = project.entry(job.provider).models.get(job.model)
         for text in show.plan_lines(job, plan_of(job), entry):
             say(place, text)
+        if (hints := schema_hints(project, job)) is not None:
+            say(place, show.line("schema", hints, "yellow"))
 
 
 def _look_up(project: Project, task_id: str) -> Job:

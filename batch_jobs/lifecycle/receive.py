@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from batch_jobs import system
 from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
@@ -22,11 +23,11 @@ from batch_jobs.intake.snapshot import write_snapshot
 from batch_jobs.lifecycle.grouping import grouping_of, placeholder_columns
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.rules import check_parameters, rules_of
+from batch_jobs.lifecycle.schema_fit import asked_schema, check_schema, task_prompt
 from batch_jobs.models import AnswerRules, JobOutcome, Mode, Parameters, Phase
 from batch_jobs.render.answers import check_output_columns
 from batch_jobs.render.judge_prompt import JudgePrompt
 from batch_jobs.render.prompt import Prompt
-from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
 from batch_jobs.storage.idempotency import Claim
@@ -71,10 +72,19 @@ class _Resolved:
     provider: str
     entry: ProviderEntry
     model: str
-    mode: Mode
     account: str
+    mode: Mode
     rules: AnswerRules
     judge: JudgePrompt | None
+
+
+class Way(NamedTuple):
+    """Who answers, by config.json: the provider's name and entry, its model, and the account that pays."""
+
+    provider: str
+    entry: ProviderEntry
+    model: str
+    account: str
 
 
 def receive(project: Project, order: Order, claim: Claim | None = None) -> Job:
@@ -122,7 +132,7 @@ def _keep(project: Project, order: Order) -> Job:
     """Check the file and put it, with its rows, into the folder of a new job that is not in the ledger yet."""
     resolved = _resolve(project, order)
     table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
-    _check_columns(table, resolved.data_case, order)
+    check_columns(table, resolved.data_case, order)
     _check_grouping(table, resolved.data_case, order)
     for prompt in (resolved.prompt, resolved.judge):
         if prompt is not None:
@@ -184,24 +194,40 @@ def _resolve(project: Project, order: Order) -> _Resolved:
     settings = project.settings
     task = pick("task", order.task, settings.tasks)
     data_case = pick("data case", order.data_case, task.data_cases, f'task "{order.task}"')
-    name = order.provider or settings.defaults.provider
-    entry = project.entry(name)
-    models = {model: model for model in (entry.model, *entry.models)}
-    model = pick("model", order.model, models, f'provider "{name}"') if order.model else entry.model
-    account = project.account(name, simulated=project.simulated)
-    check_parameters(name, entry, model, project.endpoint(name))
-    prompt = load_prompt(project.prompt_lib, task.prompt)
+    way = way_to_model(project, order.provider, order.model)
+    prompt = task_prompt(project, order.task, order.data_case, order.file_name)
     check_output_columns(order.task, task.output_columns, prompt.output)
-    rules, judge = rules_of(project, order.task, prompt, name, model)
-    mode = order.mode or settings.defaults.mode
-    return _Resolved(task, data_case, prompt, name, entry, model, mode, account, rules, judge)
+    rules, judge = rules_of(project, order.task, prompt, way.provider, way.model)
+    check_schema(way.provider, way.entry.dialect, asked_schema(prompt.output.schema, rules.rows_per_request))
+    return _Resolved(task, data_case, prompt, *way, order.mode or settings.defaults.mode, rules, judge)
+
+
+def way_to_model(project: Project, provider: str | None, model: str | None) -> Way:
+    """Look up a provider and a model of it; None for the config's default.
+
+    Raises:
+        UnknownName: there is no such provider or model.
+        ConfigError: no key, or parameters that the model refuses.
+    """
+    name = provider or project.settings.defaults.provider
+    entry = project.entry(name)
+    models = {known: known for known in (entry.model, *entry.models)}
+    chosen = pick("model", model, models, f'provider "{name}"') if model else entry.model
+    account = project.account(name, simulated=project.simulated)
+    check_parameters(name, entry, chosen, project.endpoint(name))
+    return Way(name, entry, chosen, account)
 
 
 def _limits(project: Project) -> IntakeLimits:
     return IntakeLimits(**project.settings.intake.model_dump())
 
 
-def _check_columns(table: Table, data_case: DataCase, order: Order) -> None:
+def check_columns(table: Table, data_case: DataCase, order: Order) -> None:
+    """Check that a table has the columns that its data case needs.
+
+    Raises:
+        FileRefused: it lacks some; names them, and near ones.
+    """
     named = data_case.mandatory_columns, data_case.identity_columns, data_case.context.include
     wanted = dict.fromkeys(chain.from_iterable(named))
     missing = [name for name in wanted if name not in table.columns]

@@ -23,8 +23,9 @@ from batch_jobs.render.answers import JsonOutput, OutputSchema
 from batch_jobs.render.context import as_data, context_of
 from batch_jobs.render.grouping import CONTEXT, GROUP, Grouping
 from batch_jobs.render.prompt import DataCaseView, Rendered
-from batch_jobs.render.prompt_yaml import FIXED, JUDGE, PLACEHOLDER, filled, read_yaml, schema_of, text_of
+from batch_jobs.render.prompt_yaml import FIXED, JUDGE, PLACEHOLDER, filled, read_yaml, text_of
 from batch_jobs.render.prompts import kept_prompt
+from batch_jobs.render.schema_files import schema_of
 
 ANSWER = "answer"
 ANSWER_SCHEMA = "answer_schema"

@@ -53,11 +53,35 @@ def load_module(path: Path, source: bytes) -> Prompt:
         ConfigError: it fails to import, or lacks a part.
     """
     sha256 = sha256_of_parts(source)
+    module = _imported(path, source, sha256)
+    return Prompt(path, sha256, _output(module, path), _render_function(module, path), (path,))
+
+
+def load_models(path: Path, source: bytes) -> tuple[ModelOutput, tuple[type[BaseModel], ...]]:
+    """Load a module of pydantic models: the schema of a prompt that is no module itself.
+
+    Args:
+        path: where it lies.
+        source: what was read there.
+
+    Returns:
+        The answer, which is `OUTPUT_MODEL`, or else the last model; and all of its models, in order.
+
+    Raises:
+        ConfigError: it fails to import, or there is no such model.
+    """
+    module = _imported(path, source, sha256_of_parts(source))
+    models = _models(module)
+    if models and "OUTPUT_MODEL" not in vars(module):
+        return _of_model(models[-1], path), models
+    return _output(module, path), models
+
+
+def _imported(path: Path, source: bytes, sha256: str) -> ModuleType:
     # Named by its content alone: a schema may hold the module's name, and must be the same in every process.
     name = f"_batch_jobs_prompt_{path.stem.replace('-', '_')}_{sha256[:16]}"
     with _RUNNING:
-        module = _run(path, source, name)
-    return Prompt(path, sha256, _output(module, path), _render_function(module, path), (path,))
+        return _run(path, source, name)
 
 
 def _run(path: Path, source: bytes, name: str) -> ModuleType:
@@ -113,6 +137,10 @@ def _output(module: ModuleType, path: Path) -> ModelOutput:
     model = vars(module)["OUTPUT_MODEL"] if "OUTPUT_MODEL" in vars(module) else _only_model(module, path)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ConfigError(f"{path}: OUTPUT_MODEL must be a class derived from pydantic.BaseModel")
+    return _of_model(model, path)
+
+
+def _of_model(model: type[BaseModel], path: Path) -> ModelOutput:
     try:
         return ModelOutput.of(model)
     except Exception as error:  # pydantic has several unrelated classes for this
@@ -120,13 +148,15 @@ def _output(module: ModuleType, path: Path) -> ModelOutput:
 
 
 def _only_model(module: ModuleType, path: Path) -> type[BaseModel]:
-    models = {
-        value.__name__: value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == module.__name__
-    }
+    models = {model.__name__: model for model in _models(module)}
     if not models:
         raise ConfigError(f"{path}: expected a class derived from pydantic.BaseModel: the answer the LLM has to give")
     if len(models) > 1:
         raise ConfigError(f"{path}: has {len(models)} models ({', '.join(models)}): say OUTPUT_MODEL = the answer's")
     return next(iter(models.values()))
+
+
+def _models(module: ModuleType) -> tuple[type[BaseModel], ...]:
+    """The models that a module declares, in order, each once."""
+    found = (value for value in vars(module).values() if isinstance(value, type) and issubclass(value, BaseModel))
+    return tuple(dict.fromkeys(model for model in found if model.__module__ == module.__name__))

@@ -1,6 +1,6 @@
 """Prompts that are YAML files of prompt_lib: texts with named placeholders, and the schema of the answer.
 
-    schema: incident.json            # a JSON Schema beside it, or written here
+    schema: incident.json            # a JSON Schema or a .py with pydantic models beside it, or a schema written here
     system: |                        # the same for every row: providers cache it
       {task_description}
       Answer with JSON of this schema: {llm_schema}
@@ -16,7 +16,6 @@ may hold braces, too: it is never looked at again.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,13 +28,12 @@ import yaml
 from batch_jobs.config import nearest
 from batch_jobs.errors import ConfigError
 from batch_jobs.models import GroupMode
-from batch_jobs.render.answers import JsonOutput
 from batch_jobs.render.context import context_of
 from batch_jobs.render.grouping import CONTEXT, GROUP
 from batch_jobs.render.prompt import DataCaseView, Prompt, Rendered, sha256_of_parts
+from batch_jobs.render.schema_files import read_schema
 
 PLACEHOLDER = re.compile(r"\{([^\W\d][^{}\n\"':,]*)\}")
-SCHEMA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.json")
 KEYS = ("system", "user", "schema", "judge")
 JUDGE = "judge"
 """The text that the answers of this prompt are judged by, see `batch_jobs.render.judge_prompt`."""
@@ -126,11 +124,7 @@ def load_yaml(path: Path, source: bytes) -> Prompt:
     missing = [key for key in ("system", "schema") if found.get(key) in (None, "", {})]
     if missing:
         raise ConfigError(f'{path}: lacks "{missing[0]}"')
-    schema, schema_source, files = schema_of(path, found["schema"])
-    try:
-        output = JsonOutput(schema, path.stem)
-    except ValueError as error:
-        raise ConfigError(f"{files[-1]}: {error}") from error
+    schema = read_schema(path, found["schema"])
     system, user = (text_of(path, found, key) for key in ("system", "user"))
     _check_placeholders(path, system)
     placeholders = tuple(PLACEHOLDER.findall(user))
@@ -138,13 +132,13 @@ def load_yaml(path: Path, source: bytes) -> Prompt:
     late = [name for name in names if name in FIXED]
     if late:
         raise ConfigError(f"{path}: {{{late[0]}}} is the same for every row: put it into system, which is paid once")
-    texts = _Texts(system, user, json.dumps(schema, ensure_ascii=False, indent=2))
+    texts = _Texts(system, user, schema.text)
     return Prompt(
         path,
-        sha256_of_parts(source, *schema_source),
-        output,
+        sha256_of_parts(source, *schema.sources),
+        schema.output,
         texts.render,
-        files,
+        (path, *schema.files),
         tuple(name for name in names if name != CONTEXT),
         placeholders if user else None,
     )
@@ -195,25 +189,6 @@ def text_of(path: Path, found: Mapping[str, Any], key: str) -> str:
     if not isinstance(text, str):
         raise ConfigError(f'{path}: "{key}" has to be a text, as in: {key}: |')
     return text.translate(SPACES).replace("\r\n", "\n").strip()
-
-
-def schema_of(path: Path, given: object) -> tuple[dict[str, Any], tuple[bytes, ...], tuple[Path, ...]]:
-    """The schema, what it was read from besides the prompt, and the prompt's files."""
-    if isinstance(given, dict):
-        return given, (), (path,)
-    name = str(given)
-    if not SCHEMA_NAME.fullmatch(name):
-        raise ConfigError(f'{path}: "schema" has to be a JSON Schema, or the name of a .json file beside the prompt')
-    file = path.parent / name
-    if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
-        names = sorted(other.name for other in path.parent.glob("*.json"))
-        raise ConfigError(f"{file}: there is no such schema{nearest(name, names)}")
-    source = file.read_bytes()
-    try:
-        schema = json.loads(source)
-    except ValueError as error:
-        raise ConfigError(f"{file}: is no JSON: {error}") from error
-    return schema, (source,), (path, file)
 
 
 def _check_placeholders(path: Path, system: str) -> None:

@@ -46,7 +46,7 @@ def kept_prompt(folder: Path, file_name: str) -> Prompt:
 def sha256s_in(folder: Path) -> dict[str, Path]:
     """What the prompt that is kept in a job's folder may have as its sha256, and its file; told without running it."""
     prompts = [folder / name for name in _names_in(folder)]
-    schemas = [(), *((path.read_bytes(),) for path in sorted(folder.glob("*.json")))]
+    schemas = [(), *((path.read_bytes(),) for path in sorted([*folder.glob("*.json"), *folder.glob("*.py")]))]
     return {sha256_of_parts(path.read_bytes(), *schema): path for path in prompts for schema in schemas}
 
 

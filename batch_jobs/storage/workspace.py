@@ -104,3 +104,11 @@ class Workspace:
     def log(self, task_id: str) -> Path:
         """The job's log."""
         return self.output(task_id) / "job.log"
+
+    def items(self, task_id: str) -> Path:
+        """What the job asks, a line an item, to look at."""
+        return self.input(task_id) / "items.jsonl"
+
+    def answers(self, task_id: str) -> Path:
+        """How each item ended, a line an item, to look at."""
+        return self.output(task_id) / "answers.jsonl"

@@ -13,6 +13,7 @@ import orjson
 from .behaviour import Fault, FaultKind
 from .judge import ACCEPT, REJECT, is_judge, judge
 from .packs import item_form, pack_answer
+from .python_answers import python_answer
 from .question import Judging, Question
 from .schema_answers import answer_for, revisions_in
 from .wire import Answer, Ask, Finish
@@ -21,7 +22,7 @@ from .words import CHARS_PER_TOKEN, data_point, sentences, tokens
 MIN_CACHED_TOKENS = 1024
 REFUSAL = "I'm sorry, but I can't help with that (simulated refusal)."
 
-FORMS: tuple[Callable[[Question], object | None], ...] = (judge,)
+FORMS: tuple[Callable[[Question], object | None], ...] = (judge, python_answer)
 """Who answers questions of a special form: the first that gives an answer. All others are filled by their schema."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from openai.lib._pydantic import to_strict_json_schema
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from batch_jobs.models import Dialect
-from providers._schemas import anthropic_schema, strict_schema
+from providers._schemas import anthropic_schema, gemini_schema, strict_schema
 from providers.connect import codec_for
 from tests.contract.providers.conftest import a_request
 
@@ -170,7 +171,34 @@ def test_anthropics_schema_is_what_its_sdk_makes(model: type[BaseModel]) -> None
     assert anthropic_schema(model.model_json_schema()) == transform_schema(model)
 
 
-def test_gemini_gets_the_schema_as_it_is() -> None:
+def test_gemini_gets_the_schema_with_nothing_beside_a_reference() -> None:
     schema = Everything.model_json_schema()
     body = orjson.loads(codec_for(Dialect.GEMINI, None).encode_body(type(a_request())("", "x", schema, "answer", "m")))
-    assert body["generationConfig"]["responseJsonSchema"] == schema
+    sent = body["generationConfig"]["responseJsonSchema"]
+    assert {key: part for key, part in sent.items() if key not in {"properties", "$defs"}} == {
+        key: part for key, part in schema.items() if key not in {"properties", "$defs"}
+    }
+    assert all(node.keys() == {"$ref"} for node in nodes_of(sent) if "$ref" in node)
+    assert sent["properties"]["main"] == {**schema["$defs"]["Part"], "description": "The main part."}
+    jsonschema.validate(VALID, sent)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**VALID, "severity": "unheard of"}, sent)
+
+
+def nodes_of(schema: object) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        yield schema
+    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    for part in parts:
+        yield from nodes_of(part)
+
+
+def test_a_recursive_reference_of_gemini_stays_one() -> None:
+    node = {"$ref": "#/$defs/N", "description": "Below it."}
+    schema = {
+        "type": "object",
+        "properties": {"top": node},
+        "$defs": {"N": {"type": "object", "properties": {"a": node}}},
+    }
+    top = gemini_schema(schema)["properties"]["top"]
+    assert top == {"type": "object", "description": "Below it.", "properties": {"a": {"$ref": "#/$defs/N"}}}
