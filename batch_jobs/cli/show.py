@@ -98,6 +98,11 @@ def done_lines(view: JobView) -> list[str]:
     return lines
 
 
+def report_line(view: JobView) -> str:
+    """How to see more of a job that is done."""
+    return line("report", f"how it went, in one page: batch-jobs report {view.task_id[:12]}")
+
+
 def status_lines(view: JobView) -> list[str]:
     """How a job stands."""
     simulated = " (sandbox)" if view.simulated else ""

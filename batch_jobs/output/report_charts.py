@@ -39,7 +39,7 @@ INK, MUTED, LINE, ACCENT, SOFT = COLOURS
 _STYLE: dict[Any, object] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that layouts do not depend on the machine
-    "font.size": 11,
+    "font.size": 12,
     "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -65,11 +65,13 @@ class Chart:
     """One chart.
 
     Attributes:
+        name: of its elements in the page: its text stands there as `<name>-text`.
         title: what is shown.
-        text: the same in words, for those who do not see it, and for print in text.
+        text: the same in words, also for those who do not see it.
         svg: safe to stand in a page as it is.
     """
 
+    name: str
     title: str
     text: str
     svg: str
@@ -107,7 +109,7 @@ def answers_chart(pace: Pace) -> Chart:
         _time_axis(axes, unit, pace.edges[-1])
         _count_axis(axes, "answers so far")
 
-    return Chart(title, text, _svg("answers", title, text, draw))
+    return Chart("answers", title, text, _svg("answers", title, draw))
 
 
 def throughput_chart(pace: Pace) -> Chart:
@@ -126,7 +128,7 @@ def throughput_chart(pace: Pace) -> Chart:
         _time_axis(axes, unit, pace.edges[-1])
         _count_axis(axes, f"answers in {_span(span)}")
 
-    return Chart(title, text, _svg("throughput", title, text, draw))
+    return Chart("throughput", title, text, _svg("throughput", title, draw))
 
 
 def _span(seconds: float) -> str:
@@ -145,7 +147,7 @@ def batches_chart(batches: Sequence[ShardLine]) -> Chart | None:
         f"the middle one {duration(times[len(times) // 2])}, the slowest {duration(times[-1])}."
     )
     if len(ended) > MOST_BARS:
-        return Chart(title, text, _svg("batches", title, text, lambda axes: _durations(axes, times)))
+        return Chart("batches", title, text, _svg("batches", title, lambda axes: _durations(axes, times)))
     unit = _unit(max(line.ended or 0.0 for line in ended))
 
     def draw(axes: Axes) -> None:
@@ -159,7 +161,7 @@ def batches_chart(batches: Sequence[ShardLine]) -> Chart | None:
         _time_axis(axes, unit, max(line.ended or 0.0 for line in ended))
 
     height = max(HEIGHT_INCHES, 0.9 + 0.25 * len(ended))
-    return Chart(title, text, _svg("batches", title, text, draw, height))
+    return Chart("batches", title, text, _svg("batches", title, draw, height))
 
 
 def _durations(axes: Axes, times: Sequence[float]) -> None:
@@ -186,7 +188,7 @@ def scores_chart(judged: Judged) -> Chart | None:
         axes.grid(False, axis="x")
         _count_axis(axes, "answers")
 
-    return Chart(title, text, _svg("scores", title, text, draw))
+    return Chart("scores", title, text, _svg("scores", title, draw))
 
 
 def _time_axis(axes: Axes, unit: _Unit, last: float) -> None:
@@ -204,7 +206,7 @@ def _count_axis(axes: Axes, label: str) -> None:
     axes.grid(False, axis="x")
 
 
-def _svg(name: str, title: str, text: str, draw: Draw, height: float = HEIGHT_INCHES) -> str:
+def _svg(name: str, title: str, draw: Draw, height: float = HEIGHT_INCHES) -> str:
     """Draw one chart, and make it part of a page."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says where it keeps its font list, on the user's screen
     import matplotlib
@@ -220,7 +222,7 @@ def _svg(name: str, title: str, text: str, draw: Draw, height: float = HEIGHT_IN
         FigureCanvasSVG(figure)
         made = io.StringIO()
         figure.savefig(made, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _of_page(made.getvalue(), name, title, text)
+    return _of_page(made.getvalue(), name, title)
 
 
 _HEAD = re.compile(r'^.*?<svg [^>]*viewBox="([^"]+)"[^>]*>', re.DOTALL)
@@ -230,7 +232,7 @@ _FONT = re.compile(r"font(-size)?: ([\d.]+px)[^;\"]*(; font-family: [^;\"]*)?")
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 
 
-def _of_page(svg: str, name: str, title: str, text: str) -> str:
+def _of_page(svg: str, name: str, title: str) -> str:
     """An SVG file as an element of a page: named, in the page's font and colours, its ids no other chart's."""
     found = _HEAD.match(svg)
     assert found, svg[:200]
@@ -238,7 +240,6 @@ def _of_page(svg: str, name: str, title: str, text: str) -> str:
     body = _FONT.sub(r"font-size: \2", _GROUP_ID.sub("", body))
     for drawn, shown in COLOURS.items():
         body = body.replace(drawn, shown)
-    return (
-        f'<svg class="chart" viewBox="{found[1]}" role="img" aria-labelledby="{name}-title {name}-text">'
-        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(text)}</desc>{body.strip()}'
-    )
+    named = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-text"'
+    head = f'<svg class="chart" viewBox="{found[1]}" {named}><title id="{name}-title">{escape(title)}</title>'
+    return head + body.strip()

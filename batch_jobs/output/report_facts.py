@@ -224,17 +224,22 @@ class Sample:
     Attributes:
         number: as the spreadsheet shows it.
         state: `answered`, `failed` or `open`.
-        status: what the status column says.
+        reason: why it has no answer; empty where it has one, or may still get it.
         inputs, answers: (column, cell).
         verdict: what the judge said of it; None without a judge.
     """
 
     number: int
     state: str
-    status: str
+    reason: str
     inputs: tuple[tuple[str, str], ...]
     answers: tuple[tuple[str, str], ...]
     verdict: str | None = None
+
+    @property
+    def mark(self) -> str:
+        """The state for people."""
+        return {"answered": "answered", "failed": "no answer"}.get(self.state, "not answered yet")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from batch_jobs.output.words import when
 TEMPLATE = "report.html.jinja"
 GENERATOR = "batch-jobs report"
 """What says that a page is one of ours, and may be written anew."""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""What a browser may do with the page: show it."""
 _TONES = {JobOutcome.COMPLETE: "good", JobOutcome.FAILED: "bad"}
 
 
@@ -32,6 +34,7 @@ def html_of(report: Report) -> bytes:
         judged=report_words.verdicts(report),
         tone=_TONES.get(report.outcome, "wait") if report.outcome is not None else "wait",
         generator=GENERATOR,
+        policy=POLICY,
     )
     return page.encode("utf-8", "replace")
 

@@ -109,8 +109,10 @@ def _judge(report: Report) -> Iterator[str]:
 def _samples(report: Report) -> Iterator[str]:
     yield from ("", f"## {len(report.samples)} sample rows")
     for sample in report.samples:
-        yield from ("", f"### Row {sample.number:,}: {escaped(sample.status)}", "")
+        yield from ("", f"### Row {sample.number:,}: {sample.mark}", "")
         yield from _facts(sample.inputs)
         yield from (f"- → {escaped(name)}: **{escaped(cell)}**" for name, cell in sample.answers)
+        if sample.reason:
+            yield f"- why: {escaped(sample.reason)}"
         if sample.verdict:
             yield f"- judge: {escaped(sample.verdict)}"

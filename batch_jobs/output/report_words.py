@@ -132,15 +132,19 @@ def prices(costs: Costs) -> Grid:
 def savings_of_caches(report: Report) -> tuple[tuple[str, str], ...]:
     """What needed no call, and what the provider had in its cache."""
     costs, known = report.costs, report.known
-    cached = f"{costs.cached_tokens:,} of {costs.input_tokens:,} input tokens"
+    of_all = f"of {costs.input_tokens:,} input tokens"
+    cached = f"{costs.cached_tokens:,} {of_all} ({share(costs.cached_tokens, costs.input_tokens)})"
+    before = f"{count(known.items, 'request')}, for {count(known.rows, 'row')}: nothing was sent for them"
     return (
-        (
-            "answered before",
-            f"{count(known.items, 'request')}, for {count(known.rows, 'row')}: nothing was sent for them",
-        ),
-        ("equal rows", f"{count(known.shared_rows, 'row')} ask what another row asks: asked and paid for once"),
-        ("provider's prompt cache", f"{cached} ({share(costs.cached_tokens, costs.input_tokens)})"),
+        ("answered before", before if known.items else "none"),
+        ("equal rows", _equal(known.shared_rows)),
+        ("provider's prompt cache", cached if costs.cached_tokens else f"none {of_all}"),
     )
+
+
+def _equal(rows: int) -> str:
+    asks = "asks what another row asks" if rows == 1 else "ask what other rows ask"
+    return f"{count(rows, 'row')} {asks}: asked and paid for once" if rows else "none"
 
 
 def timing(report: Report) -> tuple[tuple[str, str], ...]:
@@ -152,7 +156,7 @@ def timing(report: Report) -> tuple[tuple[str, str], ...]:
         found += [
             ("half of the answers", f"after {duration(report.pace.half)}"),
             ("nine tenths", f"after {duration(report.pace.most)}"),
-            ("all", f"after {duration(report.pace.all)}"),
+            ("all answers", f"after {duration(report.pace.all)}"),
         ]
     return (*found, *report.way.pool)
 
@@ -169,7 +173,7 @@ def rounds(report: Report) -> Grid:
         )
         for line in report.way.rounds
     )
-    return Grid(("round", "batches", "requests", "answered", "failed for good"), lines, frozenset(range(5)))
+    return Grid(("round", "batches", "requests", "answered", "failed for good"), lines, frozenset(range(1, 5)))
 
 
 def batches(report: Report) -> Grid:
@@ -199,7 +203,7 @@ def batches(report: Report) -> Grid:
         "took",
         "batch id",
     )
-    return Grid(head, lines, frozenset({0, 1, 2, 3, 5, 6, 7}))
+    return Grid(head, lines, frozenset({2, 3, 5, 6, 7}))
 
 
 def _after(seconds: float | None) -> str:
@@ -214,7 +218,7 @@ def attempts(report: Report) -> str:
 
 
 def _times(number: int) -> str:
-    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+    return {1: "once", 2: "twice", 3: "three times"}.get(number, f"each {number:,} times")
 
 
 def cuts(report: Report) -> tuple[tuple[str, str], ...]:
@@ -233,10 +237,10 @@ def verdicts(report: Report) -> tuple[Grid, Grid] | None:
         return None
     total = sum(number for _, number in report.judged.verdicts)
     said = tuple((verdict, f"{number:,}", share(number, total)) for verdict, number in report.judged.verdicts)
-    anew = tuple((f"{times:,}", f"{items:,}") for times, items in report.judged.repairs)
+    anew = tuple((_times(times) if times else "never", f"{items:,}") for times, items in report.judged.repairs)
     return (
         Grid(("verdict", "requests", "share"), said, frozenset({1, 2})),
-        Grid(("written anew", "requests"), anew, frozenset({0, 1})),
+        Grid(("written anew", "requests"), anew, frozenset({1})),
     )
 
 

@@ -1,6 +1,6 @@
 """How each row ended, in two bytes a row: one pass over the items that failed, one over the plan's thin columns.
 
-A million rows take 4 MB here. Every figure about rows, and the choice of sample rows, follows from these codes.
+A million rows take a few MB here. Every figure about rows, and the choice of sample rows, follows from these codes.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Rows:
 
     Attributes:
         codes: of each row, in file order; a numpy array of uint16.
+        leads: of each row, whether it is the first of its item; a numpy array of bool.
         kinds: what the codes from `FIRST_PROBLEM` on mean.
         totals: rows by code; `firsts`: the first row of each, as the spreadsheet shows it.
         known_items: items that were answered before.
@@ -74,6 +75,7 @@ class Rows:
     """
 
     codes: Any
+    leads: Any
     kinds: Kinds
     totals: dict[int, int]
     firsts: dict[int, int]
@@ -109,13 +111,13 @@ class Rows:
     def sample(self, wanted: int, failed: int) -> list[int]:
         """Positions of sample rows, ascending: spread over the file, with up to `failed` that have no answer.
 
-        The same rows for the same job, always.
+        The same rows for the same job, always; of rows that share a request only the first.
         """
         import numpy as np
 
-        good = np.flatnonzero((self.codes == ANSWERED) | (self.codes == KNOWN))
-        bad = np.flatnonzero(self.codes >= UNRENDERED)
-        left = np.flatnonzero(self.codes == OPEN)
+        good = np.flatnonzero(((self.codes == ANSWERED) | (self.codes == KNOWN)) & self.leads)
+        bad = np.flatnonzero((self.codes >= UNRENDERED) & self.leads)
+        left = np.flatnonzero((self.codes == OPEN) & self.leads)
         chosen = _spread(bad, max(failed, wanted - len(good) - len(left)))
         chosen += _spread(good, wanted - len(chosen))
         chosen += _spread(left, wanted - len(chosen))
@@ -163,10 +165,12 @@ def _pass(path: Path, of_item: Any, kinds: Kinds) -> Rows:
 
     totals: dict[int, int] = {}
     firsts: dict[int, int] = {}
-    parts, cut_rows, cut_chars, cut_most = [], 0, 0, 0
+    parts, leads, cut_rows, cut_chars, cut_most = [], [], 0, 0, 0
+    seen = np.zeros(len(of_item), dtype=bool)
     for item, number, cut in _ranges(path):
         codes = of_item[item]
         parts.append(codes)
+        leads.append(_leads(item, seen))
         found, places, amounts = np.unique(codes, return_index=True, return_counts=True)
         for code, place, amount in zip(found.tolist(), places.tolist(), amounts.tolist(), strict=True):
             totals[code] = totals.get(code, 0) + amount
@@ -175,7 +179,20 @@ def _pass(path: Path, of_item: Any, kinds: Kinds) -> Rows:
         cut_chars += int(cut.sum())
         cut_most = max(cut_most, int(cut.max(initial=0)))
     known = int(np.count_nonzero(of_item == KNOWN))
-    return Rows(np.concatenate(parts), kinds, totals, firsts, known, cut_rows, cut_chars, cut_most)
+    return Rows(
+        np.concatenate(parts), np.concatenate(leads), kinds, totals, firsts, known, cut_rows, cut_chars, cut_most
+    )
+
+
+def _leads(item: Any, seen: Any) -> Any:
+    """Whether each row of a range is the first of its item, of those not `seen` before; a row without one always is."""
+    import numpy as np
+
+    first = np.zeros(len(item), dtype=bool)
+    first[np.unique(item, return_index=True)[1]] = True
+    first &= ~seen[item]
+    seen[item] = True
+    return first | (item < 0)
 
 
 def _ranges(path: Path) -> Iterator[tuple[Any, Any, Any]]:

@@ -49,7 +49,7 @@ def samples_of(project: Project, job: Job, rows: Rows) -> tuple[Sample, ...]:
             Sample(
                 number=row.number,
                 state=state,
-                status=_status(row, state, failures),
+                reason="" if state == "open" else reason_of(row, failures) or "",
                 inputs=tuple(zip(columns, map(shortened, texts), strict=True)),
                 answers=_answers(job, answer) if state == "answered" else (),
                 verdict=_verdict(said.get(-1 if row.item is None else row.item)),
@@ -106,13 +106,6 @@ def shortened(text: str) -> str:
 def _answers(job: Job, answer: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     names = answer_fields(job)
     return tuple((job.output_columns[name], shortened(cell_text(answer.get(name)))) for name in names)
-
-
-def _status(row: PlannedRow, state: str, failures: Failures) -> str:
-    if state == "open":
-        return "not answered yet"
-    reason = reason_of(row, failures)
-    return "ok" if reason is None else f"failed: {reason}"
 
 
 def _verdict(said: tuple[str, float | None, str] | None) -> str | None:

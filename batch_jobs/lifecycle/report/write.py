@@ -9,6 +9,7 @@ from batch_jobs.errors import UserError, WrongMoment
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.report.gather import gather
 from batch_jobs.lifecycle.report.settings import artefacts_of
+from batch_jobs.models import Phase
 from batch_jobs.output.report_facts import Report
 from batch_jobs.output.report_html import GENERATOR, html_of
 from batch_jobs.output.report_markdown import markdown_of
@@ -63,10 +64,11 @@ def page_of(project: Project, task_id: str) -> bytes:
     Raises:
         WrongMoment: not done yet.
     """
-    report = gather(project, task_id)
-    if not report.done:
-        raise WrongMoment(f"job {task_id} is not done yet ({report.phase}); ask again when it is")
-    return html_of(report)
+    with project.ledger.read() as connection:
+        job = jobs.get(connection, task_id)
+    if job.phase is not Phase.DONE:
+        raise WrongMoment(f"job {task_id} is not done yet ({job.phase}); ask again when it is")
+    return html_of(gather(project, task_id))
 
 
 def _check_target(folder: Path) -> None:
