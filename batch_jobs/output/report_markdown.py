@@ -12,7 +12,8 @@ from batch_jobs.output.report_words import Grid
 from batch_jobs.output.words import count, duration, when
 
 BAR_CHARS = 30
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-!|~^$:@])|(www)(\.)", re.IGNORECASE)
+_MARKUP = re.compile(r"([\\`*_\[\]|~$]|:(?=//))|(www)(\.)", re.IGNORECASE)
+"""What would be markup, a link or a formula in the middle of a line; no text of the job begins one."""
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -33,8 +34,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"# {escaped(words.headline(report))}"
     yield ""
     at = when(report.done_at or report.created_at)
-    yield f"{escaped(report.file_name)}, {escaped(report.task)} / {escaped(report.data_case)}, {at}."
-    yield f"**{words.standing(report)}**. {escaped(report.description)}"
+    yield f"File {escaped(report.file_name)}, {escaped(report.task)} / {escaped(report.data_case)}, {at}."
+    yield f"How it stands: **{words.standing(report)}**. {escaped(report.description)}"
     for note in words.notes(report):
         yield from ("", f"> {escaped(note)}")
     yield from _section("How the rows ended", _grid(words.outcomes(report)))

@@ -224,11 +224,13 @@ def _times(number: int) -> str:
 def cuts(report: Report) -> tuple[tuple[str, str], ...]:
     """What did not fit, going in and coming out."""
     given = report.cuts
-    shortened = f"{count(given.rows, 'row')}, as config.json asks"
-    if given.rows:
-        shortened += f": {given.chars:,} characters in all, {given.most:,} of one row at most"
+    chars = f"{given.chars:,} characters in all, {given.most:,} of one row at most"
+    shortened = f"{count(given.rows, 'row')}, as config.json asks: {chars}"
     cut_off = f"{count(given.answers, 'call')} paid for; {count(given.answer_rows, 'row')} ended so"
-    return (("rows shortened for the prompt", shortened), ("answers cut off at the output limit", cut_off))
+    return (
+        ("rows shortened for the prompt", shortened if given.rows else "none"),
+        ("answers cut off at the output limit", cut_off if given.answers or given.answer_rows else "none"),
+    )
 
 
 def verdicts(report: Report) -> tuple[Grid, Grid] | None:

@@ -205,6 +205,18 @@ def _ranges(path: Path) -> Iterator[tuple[Any, Any, Any]]:
         names = ["item", "number", *(["cut"] if has_cut else [])]
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=names, use_threads=False)
-            item = table.column("item").fill_null(-1).to_numpy()
-            cut = table.column("cut").to_numpy() if has_cut else np.zeros(len(item), dtype=np.int64)
-            yield item, table.column("number").to_numpy(), cut
+            item, number = _numbers(table.column("item")), _numbers(table.column("number"))
+            yield item, number, _numbers(table.column("cut")) if has_cut else np.zeros(len(item), dtype=np.int64)
+
+
+def _numbers(column: Any) -> Any:
+    """An int64 column as a numpy array, -1 for nothing; by its buffers, as Arrow's own ways there import pandas."""
+    import numpy as np
+
+    one = column.combine_chunks()
+    there, values = one.buffers()
+    numbers = np.frombuffer(values, dtype=np.int64)[one.offset : one.offset + len(one)]
+    if not one.null_count:
+        return numbers
+    bits = np.unpackbits(np.frombuffer(there, dtype=np.uint8), bitorder="little")
+    return np.where(bits[one.offset : one.offset + len(one)] == 1, numbers, -1)
