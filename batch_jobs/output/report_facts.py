@@ -249,13 +249,18 @@ class Artefact:
     name: str
     path: str
 
+    @property
+    def file(self) -> str:
+        """The file's or folder's own name."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """One job, as its report tells it.
 
     Attributes:
-        seconds: from the start to the end, or to the last thing that happened.
+        seconds: from the start to the end, or to now.
         ended: how the rows ended, the answered ones first; they sum up to `rows`.
         settings: (name, value) of what it ran with.
     """

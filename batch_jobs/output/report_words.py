@@ -24,8 +24,9 @@ def headline(report: Report) -> str:
     paid = f"It cost {money(cost)}" if cost is not None else "Its price is not known"
     took = f"{paid} and took {duration(report.seconds)}."
     if not report.done:
-        left = f"{report.open:,} are still to come"
-        return f"{report.answered:,} of {count(report.rows, 'row')} are answered so far, {left}. {took}"
+        so_far = f"It has cost {money(cost)} so far" if cost is not None else "Its price is not known"
+        answered = f"{report.answered:,} of {count(report.rows, 'row')} are answered"
+        return f"Under way: {answered}, {report.open:,} are still to come. {so_far}, in {duration(report.seconds)}."
     if report.outcome is JobOutcome.CANCELLED:
         return f"Stopped by the user: {report.answered:,} of {count(report.rows, 'row')} had been answered. {took}"
     if not report.failed:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from scripts.browser import find
 
 ANSWER_SECONDS = 60.0
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--mute-audio")
+WIRED = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
+"""Begins the browser with its two pipes where it looks for them: 3 to hear, 4 to say."""
 SAID = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
 
 
@@ -74,16 +78,17 @@ class Browser:
     def __init__(self, program: str, folder: Path) -> None:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
-        command = [program, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={folder}", "about:blank"]
+        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+        flags = [*FLAGS, "--remote-debugging-pipe", f"--user-data-dir={folder}", "about:blank"]
+        command = [sys.executable, "-c", WIRED, *map(str, theirs), program, *flags]
         quiet: dict[str, Any] = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.DEVNULL,
             "stderr": subprocess.DEVNULL,
         }
-        self.process = subprocess.Popen(["sh", "-c", shell, *command], pass_fds=(theirs_in, theirs_out), **quiet)
-        os.close(theirs_in)
-        os.close(theirs_out)
+        self.process = subprocess.Popen(command, pass_fds=theirs, **quiet)
+        for end in (theirs_in, theirs_out, *theirs):
+            os.close(end)
         self._buffer, self._number = b"", 0
         self._answers: dict[int, dict[str, Any]] = {}
         self._pages: dict[str, Page] = {}

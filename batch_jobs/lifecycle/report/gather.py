@@ -39,7 +39,7 @@ SPANS = 60
 _POOL = {
     "average_seconds": "seconds of a call, on average",
     "p95_seconds": "seconds of a call, 19 of 20 are quicker",
-    "attempts": "calls",
+    "attempts": "calls begun",
     "refused_429": "refused for their pace (429)",
     "failed_calls": "failed calls",
     "max_concurrency": "at once, at most",
@@ -81,7 +81,7 @@ def gather(project: Project, task_id: str) -> Report:
         created_at=job.created_at,
         started_at=job.started_at,
         done_at=job.done_at,
-        seconds=(job.done_at or job.updated_at) - begun,
+        seconds=(job.done_at or project.clock()) - begun,
         ended=rows.ended(),
         known=_known(job, rows, items),
         costs=costs_of(project, job, spends),

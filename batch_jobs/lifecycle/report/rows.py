@@ -85,14 +85,16 @@ class Rows:
     cut_most: int
 
     def ended(self) -> tuple[Ended, ...]:
-        """Rows by outcome, answered ones first, then the most frequent."""
+        """Rows by outcome, answered ones first, open ones last, the most frequent failures between them."""
         plain = [Ended(*_PLAIN[code], self.totals[code]) for code in (ANSWERED, KNOWN) if self.totals.get(code)]
         failed: dict[str, int] = {}
         for code, outcome in enumerate(self.kinds.outcomes, FIRST_PROBLEM):
             failed[outcome] = failed.get(outcome, 0) + self.totals.get(code, 0)
         found = [Ended(outcome, words_of(outcome), rows) for outcome, rows in failed.items() if rows]
-        found += [Ended(*_PLAIN[code], self.totals[code]) for code in (UNRENDERED, OPEN) if self.totals.get(code)]
-        return (*plain, *sorted(found, key=lambda ended: -ended.rows))
+        if self.totals.get(UNRENDERED):
+            found.append(Ended(*_PLAIN[UNRENDERED], self.totals[UNRENDERED]))
+        left = [Ended(*_PLAIN[OPEN], self.totals[OPEN])] if self.totals.get(OPEN) else []
+        return (*plain, *sorted(found, key=lambda ended: -ended.rows), *left)
 
     def problems(self, limit: int) -> tuple[Problem, ...]:
         """The most frequent errors."""
