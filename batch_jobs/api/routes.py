@@ -191,9 +191,12 @@ def get_download(task_id: TaskId, project: Opened) -> FileResponse:
     "/jobs/{task_id}/report",
     summary="How a job went",
     tags=["jobs"],
-    response_class=HTMLResponse,
+    response_class=Response,  # its media type would be that of the errors, too
     responses={
-        200: {"description": "One HTML page without scripts: outcomes, cost, time, errors, sample rows."},
+        200: {
+            "description": "One HTML page without scripts: outcomes, cost, time, errors, sample rows.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        },
         **_failing(404, 409),
     },
 )

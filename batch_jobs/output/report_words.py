@@ -21,8 +21,8 @@ class Grid:
 def headline(report: Report) -> str:
     """How it went, in a sentence or two."""
     cost = report.costs.paid_usd
-    paid = f"It cost {money(cost)}" if cost is not None else "Its price is not known"
-    took = f"{paid} and took {duration(report.seconds)}."
+    paid = f"It cost {money(cost)} and" if cost is not None else "Its price is not known; it"
+    took = f"{paid} took {duration(report.seconds)}."
     if not report.done:
         so_far = f"It has cost {money(cost)} so far" if cost is not None else "Its price is not known"
         answered = f"{report.answered:,} of {count(report.rows, 'row')} are answered"
