@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test soak bench bench-large check format lint types lock lock-check serve clean
+.PHONY: setup browser demo test soak bench bench-large check format lint types lock lock-check serve clean
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
@@ -16,7 +16,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/batch-jobs run --file examples/external_loss.csv --task summarize --data-case external_loss --mode batch --sandbox --yes
 
-test: $(READY)
+# Chromium for the tests that look at pages: installed where this is root's machine, else they are skipped.
+browser:
+	$(PYTHON) scripts/browser.py
+
+test: $(READY) browser
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
 
 # The long proofs: kills, storage faults and simulated jobs by the thousand. About three quarters of an hour on two cores.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response, Security
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.security import HTTPBearer
 
 from batch_jobs.api.documents import (
@@ -35,9 +35,11 @@ from batch_jobs.lifecycle.deliver import finished_file
 from batch_jobs.lifecycle.manifest import iso
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import receive
+from batch_jobs.lifecycle.report.write import page_of
 from batch_jobs.lifecycle.schedule import Poller
 from batch_jobs.lifecycle.view import JobView, newest_views, view
 from batch_jobs.models import Status
+from batch_jobs.output.report_html import POLICY
 from batch_jobs.storage import events, jobs
 
 MEDIA_TYPES = {
@@ -60,7 +62,7 @@ _FAILURES = {
 }
 _LINKS: dict[str, Any] = {
     name: {"operationId": name, "parameters": {"task_id": "$response.body#/task_id"}}
-    for name in ("get_job", "get_events", "get_download", "post_cancel", "post_resume")
+    for name in ("get_job", "get_events", "get_download", "get_report", "post_cancel", "post_resume")
 }
 """Where to go with the `task_id` of an answer, for clients that are made from the OpenAPI document."""
 _FILE_NAME: dict[str, Any] = {
@@ -185,6 +187,24 @@ def get_download(task_id: TaskId, project: Opened) -> FileResponse:
     name = f"{PurePath(job.file_name).stem}.{job.task}{job.suffix}"
     headers = {"Content-Disposition": _attachment(name)}
     return FileResponse(path, media_type=MEDIA_TYPES[job.suffix], headers=headers)
+
+
+@guarded.get(
+    "/jobs/{task_id}/report",
+    summary="How a job went",
+    tags=["jobs"],
+    response_class=Response,  # its media type would be that of the errors, too
+    responses={
+        200: {
+            "description": "One HTML page without scripts: outcomes, cost, time, errors, sample rows.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        },
+        **_failing(404, 409),
+    },
+)
+def get_report(task_id: TaskId, project: Opened) -> HTMLResponse:
+    """Tell how a done job went, as a page to show or to print; 409 until the job is done."""
+    return HTMLResponse(page_of(project, task_id), headers={"Content-Security-Policy": POLICY})
 
 
 @guarded.get("/jobs/{task_id}/events", summary="What happened to a job", tags=["jobs"], responses=_failing(404))

@@ -55,6 +55,7 @@ def finish(
             for text in show.preview_lines(first_rows(project, job), shutil.get_terminal_size((100, 24)).columns):
                 say(place, text)
             say(place, show.line("written", shown_path(deliver(project, task_id, output, folder, shape))))
+            say(place, show.report_line(seen))
     else:
         for text in show.status_lines(seen):
             say(place, text)

@@ -9,6 +9,9 @@ import click
 
 from batch_jobs.config import ModelEntry
 from batch_jobs.models import BreakerState, GroupMode, JobOutcome, Mode, Phase, Status
+from batch_jobs.output.words import count as count
+from batch_jobs.output.words import duration as duration
+from batch_jobs.output.words import money as money
 
 if TYPE_CHECKING:  # `status` answers without loading what planning needs
     from batch_jobs.lifecycle.grouping import GroupFigures
@@ -25,30 +28,6 @@ def line(label: str, text: str, color: str | None = None) -> str:
     if "NO_COLOR" not in os.environ:
         shown = click.style(shown, fg=color or "cyan")
     return f"{shown}{text}"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 row`, `2,000 rows`, `2 batches`."""
-    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
-
-
-def money(usd: float | None) -> str:
-    """`$0.41`, `under $0.01`, `$1,204.00`."""
-    if usd is None:
-        return "an unknown price"
-    if usd == 0:
-        return "$0.00"
-    return "under $0.01" if usd < 0.01 else f"${usd:,.2f}"
-
-
-def duration(seconds: float) -> str:
-    """`8 s`, `6 min`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def file_line(job: Job) -> str:
@@ -168,6 +147,11 @@ def _verdicts(verdicts: dict[str, int]) -> str:
     accepted, again = verdicts.get("accept", 0), verdicts.get("accepted_again", 0)
     later = f", {again:,} of them only when asked again" if again else ""
     return f"accepted {count(accepted, 'answer')}{later}; rejected {verdicts.get('reject', 0):,}"
+
+
+def report_line(view: JobView) -> str:
+    """How to see more of a job that is done."""
+    return line("report", f"how it went, in one page: batch-jobs report {view.task_id[:12]}")
 
 
 def status_lines(view: JobView) -> list[str]:

@@ -81,6 +81,8 @@ def _show(project: Project, place: Place, task_id: str) -> int:
     seen = view(project, task_id)
     for text in show.status_lines(seen):
         say(place, text)
+    if seen.output:
+        say(place, show.report_line(seen))
     if seen.status is not Status.DONE:
         say(place, show.line("next", f"batch-jobs status {task_id[:12]} --download   (or --watch)"))
     answer_json(place, seen.as_json())

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.models import Outcome
 from batch_jobs.output.manifest import write_documents
-from batch_jobs.storage import calls, drafts, jobs, shards
+from batch_jobs.storage import calls, drafts, items, jobs, shards
+from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 
 
@@ -29,6 +34,8 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         batches = shards.of_job(connection, task_id)
         spent = calls.spent(connection, task_id)
         verdicts = drafts.verdicts(connection, task_id)
+        ended = items.counts(connection, task_id)
+    plan = job.plan or {}
     document: dict[str, Any] = {
         "task_id": job.task_id,
         "simulated": job.simulated,
@@ -38,6 +45,7 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         "data_case": job.data_case,
         "provider": job.provider,
         "model": job.model,
+        "parameters": asdict(job.parameters),
         "endpoint": job.endpoint,
         "account": job.account,
         "mode": job.mode,
@@ -50,10 +58,14 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         "schema_sha256": job.schema_sha256,
         "rules": asdict(job.rules),
         "verdicts": verdicts,
+        "config_sha256": plan.get("config_sha256"),
+        "counts": {"rows": _rows(job), "items": _items(job, ended)},
+        "workers": plan.get("workers"),
         "plan": job.plan,
         "created_at": iso(job.created_at),
         "started_at": iso(job.started_at),
         "done_at": iso(job.done_at),
+        "files": _files(project, job),
     }
     costs = {
         "calls": spent.calls,
@@ -65,6 +77,45 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
     rounds = [_round(number, list(group)) for number, group in groupby(batches, key=lambda shard: shard.round)]
     tables = {"job": [document], "rounds": rounds, "batches": [_batch(shard) for shard in batches], "costs": [costs]}
     write_documents(project.workspace.manifest(task_id), tables)
+
+
+def _rows(job: Job) -> dict[str, Any]:
+    """Rows; how they ended is known once the output is written."""
+    result = (job.plan or {}).get("result", {})
+    return {"total": job.rows, **{name: result.get(name) for name in ("answered", "failed", "reasons")}}
+
+
+def _items(job: Job, ended: Counter[str]) -> dict[str, Any]:
+    """Items: what was known before, what was to run, how it ended; `open` has no outcome yet."""
+    total, known = int((job.plan or {}).get("items", 0)), ended["known"]
+    failed = {
+        outcome.value: ended[outcome] for outcome in Outcome if outcome is not Outcome.SUCCEEDED and ended[outcome]
+    }
+    return {
+        "total": total,
+        "from_cache": known,
+        "to_run": total - known,
+        "ok": ended[Outcome.SUCCEEDED],
+        "failed": failed,
+        "open": ended["open"],
+    }
+
+
+def _files(project: Project, job: Job) -> dict[str, str]:
+    """The job's files that are there, as paths from this one's folder."""
+    workspace, task_id = project.workspace, job.task_id
+    files = {
+        "upload": workspace.upload(task_id, job.suffix),
+        "snapshot": workspace.snapshot(task_id),
+        "plan": workspace.plan(task_id),
+        "config": workspace.config(task_id),
+        "sent": workspace.input(task_id),
+        "received": workspace.output(task_id),
+        "output": workspace.result(task_id, job.suffix),
+        "log": workspace.log(task_id),
+    }
+    start = workspace.manifest(task_id).parent
+    return {name: Path(os.path.relpath(path, start)).as_posix() for name, path in files.items() if path.exists()}
 
 
 def _round(number: int, batches: list[Shard]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from batch_jobs.config import Clean, Context, Store, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
 from batch_jobs.lifecycle.estimates import Estimate, estimate
 from batch_jobs.lifecycle.grouping import GroupFigures, figures_of, group_figures, grouping_of
+from batch_jobs.lifecycle.kept_config import keep_config, workers_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.room import Weight, waves
 from batch_jobs.lifecycle.run import Progress, Run
@@ -125,6 +126,7 @@ def plan_job(run: Run, job: Job) -> None:
     known = _known_items(project, spec)
     chosen = _figures(project, job, spec, known)
     planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)
+    kept = {"config_sha256": keep_config(project, job), "workers": workers_of(project)}
     with run.write() as connection:
         if jobs.get(connection, job.task_id).phase is not job.phase:
             return  # cancelled meanwhile
@@ -133,7 +135,7 @@ def plan_job(run: Run, job: Job) -> None:
             connection,
             job,
             Phase.PLANNED,
-            plan={**asdict(chosen), "layout": choose_layout(project.settings.store, job.rows)},
+            plan={**asdict(chosen), **kept, "layout": choose_layout(project.settings.store, job.rows)},
             mode=chosen.mode,
             prompt_sha256=prompt.sha256,
             schema_sha256=schema_sha256(prompt.output.schema),

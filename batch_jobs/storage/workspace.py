@@ -69,6 +69,10 @@ class Workspace:
         """The prompt module as it was when the job was planned."""
         return self.input(task_id) / "prompt" / name
 
+    def config(self, task_id: str) -> Path:
+        """The job's part of config.json as it was when the job was planned."""
+        return self.input(task_id) / "config.json"
+
     def shard(self, task_id: str, round_no: int, shard_no: int) -> Path:
         """One shard, exactly as it was sent."""
         return self.input(task_id) / f"round-{round_no}" / f"shard-{shard_no:04d}.jsonl"
@@ -100,6 +104,10 @@ class Workspace:
     def manifest(self, task_id: str) -> Path:
         """The job as documents people can open."""
         return self.output(task_id) / "manifest.json"
+
+    def report(self, task_id: str) -> Path:
+        """The folder that the job's report goes to unless somebody says otherwise."""
+        return self.output(task_id)
 
     def log(self, task_id: str) -> Path:
         """The job's log."""

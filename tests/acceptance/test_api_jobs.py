@@ -98,12 +98,27 @@ def test_events_come_in_order_and_go_on_after_the_last_one_seen(server: Server) 
     assert rest == events[3:]
 
 
+def test_the_report_of_a_done_job_is_a_page_that_may_do_nothing_but_be_shown(server: Server) -> None:
+    task_id = server.start("<b>told.csv", api_kit.csv_bytes(api_kit.losses(2, "TOLD")), mode="batch")
+    server.done(task_id)
+    reply = server.get(f"/jobs/{task_id}/report")
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert reply.headers["Content-Security-Policy"].startswith("default-src 'none';")
+    page = reply.body.decode()
+    assert "All 2 rows were answered." in page
+    assert "&lt;b&gt;told.csv" in page
+    assert "<b>told" not in page
+    assert "<a " not in page, "a client elsewhere has no files to follow"
+
+
 def test_a_job_is_cancelled_and_says_so(server: Server) -> None:
     server.batches_take(SLOW_BATCHES)
     task_id = server.start("cancel.csv", api_kit.csv_bytes(api_kit.losses(4, "STOP")), mode="batch")
     api_kit.wait_for(lambda: _at_the_provider(server, task_id), "the batch is with the provider")
     early = server.get(f"/jobs/{task_id}/download")
     assert (early.status, early.error["type"], early.error["exit_code"]) == (409, "WrongMoment", 5)
+    report = server.get(f"/jobs/{task_id}/report")
+    assert (report.status, report.error["type"], report.error["exit_code"]) == (409, "WrongMoment", 5)
 
     asked = server.ask("POST", f"/jobs/{task_id}/cancel")
     assert (asked.status, asked.json["task_id"]) == (202, task_id)

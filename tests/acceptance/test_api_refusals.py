@@ -194,6 +194,7 @@ def test_a_hostile_task_id_is_404(server: Server, hostile: str) -> None:
         ("GET", ""),
         ("GET", "/download"),
         ("GET", "/events"),
+        ("GET", "/report"),
         ("POST", "/cancel"),
         ("POST", "/resume"),
     ):

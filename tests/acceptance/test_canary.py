@@ -179,7 +179,7 @@ def _batches_by_the_server(server: Server) -> dict[str, bytes]:
             return bool(server.get(path).json["phase"] == "paused")
 
         api_kit.wait_for(paused, f"the key of {provider} is refused")
-        for tail in ("", "/events", "/download"):
+        for tail in ("", "/events", "/download", "/report"):
             said[f"the answer to {provider}{tail}"] = server.get(f"/jobs/{task_id}{tail}").body
     for path in ("/jobs", "/jobs?stuck=true", "/tasks", "/healthz", "/openapi.json", "/docs"):
         said[f"the answer to {path}"] = server.get(path).body

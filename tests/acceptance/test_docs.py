@@ -25,7 +25,7 @@ CONFIGURATION = (REPOSITORY / "docs" / "configuration.md").read_text(encoding="u
 def commands_of_readme() -> list[str]:
     """Every `batch-jobs ...` and `run ...`-style command that the README shows."""
     shown = re.findall(r"^(?:\$ |\.venv/bin/)?(batch-jobs [^\n#]*)", README, re.MULTILINE)
-    in_tables = re.findall(r"\| `((?:run|jobs|cancel|resume|status|export|unpack|rebuild-store)[^`|]*)`", README)
+    in_tables = re.findall(r"\| `((?:run|jobs|report|cancel|resume|status|export|unpack|rebuild-store)[^`|]*)`", README)
     return [*shown, *(f"batch-jobs {text}" for text in in_tables)]
 
 
@@ -75,6 +75,7 @@ def test_every_route_is_in_the_readme() -> None:
     for path in (
         "/jobs",
         "/jobs/{task_id}/events",
+        "/jobs/{task_id}/report",
         "/jobs/{task_id}/cancel",
         "/jobs/{task_id}/resume",
         "/tasks",

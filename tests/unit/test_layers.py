@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
 """cli, api -> lifecycle -> intake | render | output | storage | providers -> models, errors, config, system."""
 HEAVY = {
     *("openai", "anthropic", "google", "pandas", "duckdb", "pyarrow", "fastapi", "apscheduler", "uvicorn", "tinydb"),
-    *("alembic", "openpyxl", "python_calamine", "tqdm", "numpy"),
+    *("alembic", "openpyxl", "python_calamine", "tqdm", "numpy", "matplotlib", "jinja2"),
 }
 SDK_HOMES = {"providers/openai.py", "providers/anthropic.py", "providers/gemini.py"}
 """Loaded by `providers.connect.connect` when a provider is used, and by nothing else."""

@@ -1,0 +1,245 @@
+"""The charts of a report as inline SVG: drawn by matplotlib, coloured by the page, the same bytes for the same figures.
+
+No text of a user's file is ever drawn: labels are ours, and numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from batch_jobs.output.report_facts import Judged, Pace, ShardLine
+from batch_jobs.output.words import count, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.axes import Axes
+
+    Draw = Callable[[Axes], None]
+
+WIDTH_INCHES, HEIGHT_INCHES = 5.6, 2.9
+"""At 72 points an inch: small, so that its text can still be read where it is scaled to a phone."""
+MOST_BARS = 40
+COLOURS = {
+    "#000001": "var(--ink)",
+    "#000002": "var(--muted)",
+    "#000003": "var(--line)",
+    "#000004": "var(--accent)",
+    "#000005": "var(--accent-soft)",
+}
+"""What matplotlib draws with, and what the page's light or dark theme makes of it."""
+INK, MUTED, LINE, ACCENT, SOFT = COLOURS
+_STYLE: dict[Any, object] = {
+    "svg.fonttype": "none",  # text stays text, in the page's own font
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that layouts do not depend on the machine
+    "font.size": 12,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+_drawing = threading.Lock()
+"""matplotlib's settings are the process's; a server draws for several clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        name: of its elements in the page: its text stands there as `<name>-text`.
+        title: what is shown.
+        text: the same in words, also for those who do not see it.
+        svg: safe to stand in a page as it is.
+    """
+
+    name: str
+    title: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Of a time axis."""
+
+    word: str
+    seconds: float
+
+
+def _unit(seconds: float) -> _Unit:
+    if seconds < 180:
+        return _Unit("seconds", 1.0)
+    return _Unit("minutes", 60.0) if seconds < 3 * 3600 else _Unit("hours", 3600.0)
+
+
+def answers_chart(pace: Pace) -> Chart:
+    """How many answers there were at each moment."""
+    unit, total, so_far = _unit(pace.all), sum(pace.counts), [0]
+    for number in pace.counts:
+        so_far.append(so_far[-1] + number)
+    title = "Answers over time"
+    text = (
+        f"{count(total, 'answer')}: half of them after {duration(pace.half)}, "
+        f"nine tenths after {duration(pace.most)}, all after {duration(pace.all)}."
+    )
+
+    def draw(axes: Axes) -> None:
+        edges = [edge / unit.seconds for edge in pace.edges]
+        axes.fill_between(edges, so_far, step="pre", color=SOFT, linewidth=0)
+        axes.step(edges, so_far, where="pre", color=ACCENT, linewidth=2)
+        _time_axis(axes, unit, pace.edges[-1])
+        _count_axis(axes, "answers so far")
+
+    return Chart("answers", title, text, _svg("answers", title, draw))
+
+
+def throughput_chart(pace: Pace) -> Chart:
+    """How many answers came in each span of time."""
+    unit, span = _unit(pace.all), pace.edges[1] - pace.edges[0]
+    most = max(range(len(pace.counts)), key=pace.counts.__getitem__)
+    title = "Throughput"
+    text = (
+        f"At most {count(pace.counts[most], 'answer')} in {_span(span)}, {duration(pace.edges[most])} after the start; "
+        f"{60 * sum(pace.counts) / max(pace.all, 1.0):,.0f} a minute on average."
+    )
+
+    def draw(axes: Axes) -> None:
+        middles = [(edge + span / 2) / unit.seconds for edge in pace.edges[:-1]]
+        axes.bar(middles, pace.counts, width=0.8 * span / unit.seconds, color=ACCENT)
+        _time_axis(axes, unit, pace.edges[-1])
+        _count_axis(axes, f"answers in {_span(span)}")
+
+    return Chart("throughput", title, text, _svg("throughput", title, draw))
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+def batches_chart(batches: Sequence[ShardLine]) -> Chart | None:
+    """When each provider batch was under way; their durations where there are many. None before any has ended."""
+    ended = [line for line in batches if line.seconds is not None]
+    if not ended:
+        return None
+    times = sorted(line.seconds or 0.0 for line in ended)
+    title = "Batches, from submission to their end"
+    text = (
+        f"{count(len(ended), 'batch')}: the quickest took {duration(times[0])}, "
+        f"the middle one {duration(times[len(times) // 2])}, the slowest {duration(times[-1])}."
+    )
+    if len(ended) > MOST_BARS:
+        return Chart("batches", title, text, _svg("batches", title, lambda axes: _durations(axes, times)))
+    unit = _unit(max(line.ended or 0.0 for line in ended))
+
+    def draw(axes: Axes) -> None:
+        names = [f"round {line.round + 1}, no. {line.shard + 1}" for line in ended]
+        starts = [(line.sent or 0.0) / unit.seconds for line in ended]
+        lengths = [(line.seconds or 0.0) / unit.seconds for line in ended]
+        axes.barh(range(len(ended)), lengths, left=starts, color=ACCENT, height=0.6)
+        axes.set_yticks(range(len(ended)), names)
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        _time_axis(axes, unit, max(line.ended or 0.0 for line in ended))
+
+    height = max(HEIGHT_INCHES, 0.9 + 0.25 * len(ended))
+    return Chart("batches", title, text, _svg("batches", title, draw, height))
+
+
+def _durations(axes: Axes, times: Sequence[float]) -> None:
+    unit = _unit(times[-1])
+    axes.hist([seconds / unit.seconds for seconds in times], bins=20, color=ACCENT, rwidth=0.85)
+    axes.set_xlabel(f"{unit.word} from submission to end")
+    axes.grid(False, axis="x")
+    _count_axis(axes, "batches")
+
+
+def scores_chart(judged: Judged) -> Chart | None:
+    """How the judge scored; None without scores."""
+    total = sum(judged.scores)
+    if not total or judged.mean is None:
+        return None
+    high = sum(judged.scores[8:])
+    title = "Scores of the judge"
+    text = f"{count(total, 'answer')} scored, {judged.mean:.2f} on average; {high:,} of them 0.8 or more."
+
+    def draw(axes: Axes) -> None:
+        axes.bar([(number + 0.5) / 10 for number in range(10)], judged.scores, width=0.085, color=ACCENT)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("score")
+        axes.grid(False, axis="x")
+        _count_axis(axes, "answers")
+
+    return Chart("scores", title, text, _svg("scores", title, draw))
+
+
+def _time_axis(axes: Axes, unit: _Unit, last: float) -> None:
+    axes.set_xlim(0, last / unit.seconds)
+    axes.set_xlabel(f"{unit.word} since the start")
+
+
+def _count_axis(axes: Axes, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_ylabel(label)
+    axes.grid(False, axis="x")
+
+
+def _svg(name: str, title: str, draw: Draw, height: float = HEIGHT_INCHES) -> str:
+    """Draw one chart, and make it part of a page."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says where it keeps its font list, on the user's screen
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with _drawing, matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        figure.patch.set_visible(False)
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        draw(axes)
+        FigureCanvasSVG(figure)
+        made = io.StringIO()
+        figure.savefig(made, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _of_page(made.getvalue(), name, title)
+
+
+_HEAD = re.compile(r'^.*?<svg [^>]*viewBox="([^"]+)"[^>]*>', re.DOTALL)
+_STYLE_SHEET = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
+_GROUP_ID = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
+_FONT = re.compile(r"font(-size)?: ([\d.]+px)[^;\"]*(; font-family: [^;\"]*)?")
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+
+
+def _of_page(svg: str, name: str, title: str) -> str:
+    """An SVG file as an element of a page: named, in the page's font and colours, its ids no other chart's."""
+    found = _HEAD.match(svg)
+    assert found, svg[:200]
+    body = _METADATA.sub("", _STYLE_SHEET.sub("", svg[found.end() :], count=1))
+    body = _FONT.sub(r"font-size: \2", _GROUP_ID.sub("", body))
+    for drawn, shown in COLOURS.items():
+        body = body.replace(drawn, shown)
+    named = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-text"'
+    head = f'<svg class="chart" viewBox="{found[1]}" {named}><title id="{name}-title">{escape(title)}</title>'
+    return head + body.strip()
