@@ -21,7 +21,7 @@ from batch_jobs.lifecycle.values import spreadsheet_text
 from batch_jobs.models import Phase
 from batch_jobs.output.export import ExportFormat, write_export
 from batch_jobs.storage import jobs
-from batch_jobs.storage.files import atomic_file, publish_new, sha256_of
+from batch_jobs.storage.files import atomic_file, publish_new, remove_files, sha256_of
 from batch_jobs.storage.jobs import Job
 
 
@@ -109,7 +109,7 @@ def _temp_file(project: Project, task_id: str) -> Iterator[Path]:
     try:
         yield temp
     finally:
-        temp.unlink(missing_ok=True)
+        remove_files(temp.parent, temp.name)
 
 
 def _published(temp: Path, folder: Path, job: Job, fmt: ExportFormat) -> Path:

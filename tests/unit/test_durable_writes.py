@@ -16,6 +16,7 @@ HOMES = {"batch_jobs/storage/files.py", "batch_jobs/storage/folders.py", "batch_
 """Temp file, sync, rename, sync of the folder; the folder store; the system's own calls."""
 
 ADOPTED = "a temp file, which `files.adopt` syncs and renames"
+EXPORTED = "into the open file of `files.atomic_file`"
 NAMED = {
     "batch_jobs/api/upload.py:ordered": "an upload in the system's temp folder, which intake copies with a sync",
     "batch_jobs/cli/starter.py:init": "a new project's config, prompts and example; no job has anything there yet",
@@ -25,6 +26,10 @@ NAMED = {
     "batch_jobs/lifecycle/concurrent.py:_artefacts": "a log for audit; the call cache is the truth",
     "batch_jobs/lifecycle/receive.py:_keep": "the rename by which a job's folder appears, synced right after it",
     "batch_jobs/lifecycle/rehearsal.py:_start": "the address of a sandbox that has ended",
+    "batch_jobs/output/export.py:_write_parquet": EXPORTED,
+    "batch_jobs/output/export_xlsx.py:write_workbook": EXPORTED,
+    "batch_jobs/output/jsonl.py:write_jsonl": ADOPTED,
+    "batch_jobs/output/parquet.py:write_parquet": ADOPTED,
     "batch_jobs/output/text.py:write_text": ADOPTED,
     "batch_jobs/output/xlsx.py:write_xlsx": ADOPTED,
     "batch_jobs/output/xlsx.py:_write_sheet": ADOPTED,
