@@ -94,10 +94,11 @@ def _group_lines(groups: GroupFigures) -> list[str]:
         rows = count(groups.left_out_rows, "row")
         lines.append(line("left out", f"{rows} of {where} in the prompts, as max_rows_per_group says", "yellow"))
     if groups.repeated_tokens:
-        text = f"about {groups.repeated_tokens:,} tokens in are their group's once more"
+        text = f"about {groups.repeated_tokens:,} of the tokens in repeat their group"
         if groups.batch_saving_usd is not None:
-            less = f"{money(groups.batch_saving_usd)} less by batch, {money(groups.concurrent_saving_usd)} at once"
-            text += f": up to {less}, from the provider's cache"
+            by_batch, at_once = (money(usd) for usd in (groups.batch_saving_usd, groups.concurrent_saving_usd))
+            most = "up to " if by_batch.startswith("$") else ""
+            text += f": {most}{by_batch} less by batch, {at_once} at once, where the provider's cache hits"
         lines.append(line("caching", text))
     return lines
 

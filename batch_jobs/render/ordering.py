@@ -17,6 +17,7 @@ from typing import Any
 from batch_jobs import system
 from batch_jobs.arrow import integers
 from batch_jobs.errors import ConfigError
+from batch_jobs.render.answers import shorten
 from batch_jobs.render.cleaning import cleaner
 from batch_jobs.render.group_table import GroupTableWriter, groups_path, made_from
 from batch_jobs.render.grouping import MAX_GROUP_CHARS, Grouping, GroupText, key_of
@@ -201,7 +202,7 @@ def _describe(spec: RenderSpec, keys: list[str], numbers: array[int], table: Gro
 
 def _too_large(spec: RenderSpec, key: str, rows: int) -> str:
     return (
-        f"the group {key} has {rows:,} rows, and shows more than {MAX_GROUP_CHARS:,} characters in one request. "
+        f"the group {shorten(key)} has {rows:,} rows and shows more than {MAX_GROUP_CHARS:,} characters in a request. "
         f"Set grouping.max_rows_per_group of the data case {spec.data_case}, for example to 50, or a shorter "
         "context.max_cell_chars; nothing was sent"
     )

@@ -12,10 +12,11 @@ import pytest
 
 from batch_jobs.cli import show
 from batch_jobs.config import ModelEntry, PriceEntry
+from batch_jobs.lifecycle.grouping import GroupFigures
 from batch_jobs.lifecycle.plan import PlanFigures
 from batch_jobs.lifecycle.room import RoomWait
 from batch_jobs.lifecycle.view import JobView
-from batch_jobs.models import JobOutcome, Mode, Parameters, Phase, Status
+from batch_jobs.models import GroupMode, JobOutcome, Mode, Parameters, Phase, Status
 from batch_jobs.storage.jobs import Job
 from batch_jobs.table import FileKind, TableFormat
 
@@ -288,3 +289,21 @@ def test_what_somebody_has_to_do_is_said() -> None:
 )
 def test_the_status_before_and_after_sending(phase: Phase, said: str) -> None:
     assert said in "\n".join(show.status_lines(a_view(status=Status.PENDING, phase=phase, outcome=None)))
+
+
+def test_a_plan_speaks_of_its_groups() -> None:
+    groups = GroupFigures(GroupMode.CONTEXT, ("kind", "year"), 33, 1, 1_545, 8_324_360, 0.374, 0.749)
+    lines = show.plan_lines(a_job(), replace(FIGURES, grouped=groups), ENTRY)
+    assert lines[1:4] == [
+        "groups        33 by kind, year: each row sees its group",
+        "left out      1,545 rows of 1 group in the prompts, as max_rows_per_group says",
+        "caching       about 8,324,360 of the tokens in repeat their group: up to $0.37 less by batch, $0.75 at once, "
+        "where the provider's cache hits",
+    ]
+    quiet = replace(groups, mode=GroupMode.OUTPUT, left_out_rows=0, repeated_tokens=0)
+    assert show.plan_lines(a_job(), replace(FIGURES, grouped=quiet), ENTRY)[1:3] == [
+        "groups        33 by kind, year: one answer a group",
+        "mode          batch: as asked",
+    ]
+    unknown = replace(groups, batch_saving_usd=None, concurrent_saving_usd=None)
+    assert show.plan_lines(a_job(), replace(FIGURES, grouped=unknown), ENTRY)[3][-18:] == "repeat their group"

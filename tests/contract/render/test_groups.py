@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch_jobs.errors import ConfigError
-from batch_jobs.models import Dialect, GroupMode
+from batch_jobs.lifecycle.grouping import GroupFigures, group_figures
+from batch_jobs.models import Dialect, GroupMode, Price
 from batch_jobs.render.cleaning import Cleaning
 from batch_jobs.render.context import ContextRules
 from batch_jobs.render.group_table import content_id, groups_path, read_groups
@@ -208,7 +209,7 @@ def test_what_is_cut_off_in_a_group_is_counted(tmp_path: Path) -> None:
 
 def test_a_group_that_no_model_could_read_is_refused(tmp_path: Path) -> None:
     spec = grouped_spec(tmp_path, ["a", "b"] * 6, what=["x" * 200_000] * 12)
-    with pytest.raises(ConfigError, match=r'the group \["a"\] has 6 rows, .* Set grouping.max_rows_per_group'):
+    with pytest.raises(ConfigError, match=r'the group \["a"\] has 6 rows and .* Set grouping.max_rows_per_group'):
         planned(spec)
     assert len(planned(replace(spec, grouping=replace(CONTEXT, max_rows=4))).items) == 2
 
@@ -241,14 +242,14 @@ def test_a_plan_without_groups_has_no_trace_of_them(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes_whatever_their_ranges(tmp_path: Path) -> None:
-    kinds = [f"kind {number * number % 11}" for number in range(300)]
+    kinds = [f"kind {number * number % 11}" for number in range(260)]
     specs = [grouped_spec(tmp_path / f"{rows}", kinds, group_rows=rows) for rows in (1, 50, 50)]
-    plans = [planned_here(spec) for spec in specs]  # two ranges of the first share a file: 300 would be too many
+    plans = [planned_here(spec) for spec in specs]  # two ranges of the first share a file: 260 would be too many
     assert plans[0].bodies() == plans[1].bodies()
     assert plans[0].fingerprints() == plans[1].fingerprints()
     assert len({groups_path(spec.plan).read_bytes() for spec in specs}) == 1
     assert [row.item for row in plans[0].rows] == [row.item for row in plans[1].rows]
-    assert len(list(ordered_path(specs[0].plan).iterdir())) == 150
+    assert len(list(ordered_path(specs[0].plan).iterdir())) == 130
     for name in ("items.parquet", "rows.parquet", "bodies-00003.bin"):
         assert (specs[1].plan / name).read_bytes() == (specs[2].plan / name).read_bytes()
 
@@ -266,6 +267,26 @@ def test_what_a_group_has_in_common_is_kept_once(tmp_path: Path) -> None:
     assert bodies < repeated / 5
     assert bodies + sum(path.stat().st_size for path in spec.plan.glob("*.parquet")) < repeated / 3
     assert len(set(plan.bodies())) == 2_000
+
+
+def test_the_saving_is_what_repeats_within_a_group_of_what_is_to_send(tmp_path: Path) -> None:
+    kinds = ["a", "b", "a", "a", "c"]
+    spec = grouped_spec(tmp_path, kinds, what=["x" * 3_000] * 2 + ["y" * 3_000] + ["z" * 9, "w"])
+    items = planned(spec).items
+    prices = Price(1.0, 5.0, 0.1), None
+
+    def figures(known: bytes, dialect: Dialect = Dialect.OPENAI) -> GroupFigures:
+        return group_figures(spec.plan, CONTEXT, known, dialect, prices)
+
+    found = figures(bytes(5))
+    assert (found.groups, found.cut_groups, found.left_out_rows) == (3, 0, 0)
+    assert found.repeated_tokens == 2 * items[0].shared // 4 > 3_000, "of the one group of which several are sent"
+    assert found.batch_saving_usd == pytest.approx(found.repeated_tokens * 0.9 / 1e6)
+    assert found.concurrent_saving_usd is None
+    assert figures(bytes([0, 1, 0, 0, 0])).repeated_tokens == items[0].shared // 4
+    assert figures(bytes([0, 1, 0, 0, 0]), Dialect.ANTHROPIC).repeated_tokens == 0, "two do not earn the write back"
+    short = planned(grouped_spec(tmp_path / "short", kinds))
+    assert group_figures(short.spec.plan, CONTEXT, bytes(5), Dialect.OPENAI, prices).repeated_tokens == 0
 
 
 KINDS = st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=20)
