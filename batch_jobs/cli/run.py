@@ -28,7 +28,9 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--file", "file", required=True, metavar="PATH", help="csv, tsv, psv or xlsx.")
+@click.option(
+    "--file", "file", required=True, metavar="PATH", help="csv, tsv, psv or xlsx; or a document: pdf, docx, txt, md."
+)
 @click.option("--task", required=True, help="A task of config.json, for example summarize.")
 @click.option("--data_case", "--data-case", required=True, help="One of its data cases, for example external_loss.")
 @click.option(
@@ -65,14 +67,17 @@ def run(
     Shows the plan and its cost and asks before it sends. Interrupted or killed, give the same command again: it goes
     on where it was, and no answer is paid for twice.
     """
+    from batch_jobs.lifecycle.documents import as_table
     from batch_jobs.lifecycle.receive import Order
 
     if detach and mode == Mode.CONCURRENT:
         raise UserError("--detach is for batches, which run at the provider; single calls need this process. Drop one")
     asked = Mode.BATCH if detach else Mode(mode) if mode else None
     path, target = path_of("--file", file), path_of("--output", output) if output else None
-    with opened(place) as project:
-        order = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
+    given = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
+    with opened(place) as project, as_table(project, given) as order:
+        if order.original is not None:
+            say(place, show.document_line(order.original))
         job, continued = _find_or_receive(project, place, order, new=new)
         return _carry_on(
             project,

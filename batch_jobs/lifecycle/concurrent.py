@@ -165,7 +165,8 @@ def _calls(run: Run, job: Job, waiting: list[int], reader: BodyReader, codec: Co
 def _lines(group: Sequence[Settled]) -> Iterator[bytes]:
     for settled in group:
         result = {name: getattr(settled.attempt.result, name) for name in ItemResult.__slots__}
-        yield orjson.dumps({"item": settled.attempt.item, **result}, option=orjson.OPT_APPEND_NEWLINE)
+        how = {"item": settled.attempt.item, "begun": settled.begun, "seconds": settled.seconds}
+        yield orjson.dumps({**how, **result}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _merge(run: Run, job: Job, merger: Merger, attempts: Sequence[Attempt]) -> None:

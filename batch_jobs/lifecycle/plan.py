@@ -13,7 +13,7 @@ from itertools import count as count_from
 from operator import not_
 from typing import Any
 
-from batch_jobs.config import Clean, Context, Store, pick
+from batch_jobs.config import Clean, Context, Store, Task, pick
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
 from batch_jobs.lifecycle.project import SANDBOX_ACCOUNT, Project
 from batch_jobs.lifecycle.room import Weight, waves
@@ -132,7 +132,7 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         data_case_description=data_case.description,
         mandatory_columns=dict(data_case.mandatory_columns),
         identity_columns=data_case.identity,
-        realm=f"{SANDBOX_ACCOUNT}:{job.provider}" if job.simulated else job.provider,
+        realm=_realm(job, task),
         dialect=Dialect(job.dialect),
         endpoint=job.endpoint,
         model=job.model,
@@ -140,6 +140,12 @@ def render_spec(project: Project, job: Job) -> RenderSpec:
         cleaning=_cleaning(data_case.clean),
         context=_context(data_case.context),
     )
+
+
+def _realm(job: Job, task: Task) -> str:
+    """What keeps answers apart that would look alike: rehearsals, providers, and the editions of a task."""
+    realm = f"{SANDBOX_ACCOUNT}:{job.provider}" if job.simulated else job.provider
+    return f"{realm} edition:{task.edition}" if task.edition else realm
 
 
 def _context(context: Context) -> ContextRules:

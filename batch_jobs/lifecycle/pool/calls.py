@@ -65,10 +65,14 @@ class Settled:
 
     Attributes:
         ends: the item has its outcome by it; otherwise it was paid for, and the item is still open.
+        begun: attempts at the item by then, this one too.
+        seconds: that they took together, without the waits between them.
     """
 
     attempt: Attempt
     ends: bool
+    begun: int = 1
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +261,7 @@ class Pool:
     def _settle(self, returned: _Returned) -> None:
         """Decide what an attempt is to its item: the end, a step on the way, or nothing."""
         call, result, error = returned.call, returned.result, returned.error
+        call.seconds += returned.seconds
         self._track(returned)
         blocked = _account_error(result, error)
         if blocked is not None:
@@ -292,7 +297,8 @@ class Pool:
     def _widen(self, call: Call) -> None:
         if not self.halted:
             body = self.way.codec.widen(call.body, self.way.output_limit * WIDEN_FACTOR)
-            self._again(Call(call.item, body, call.tokens, widened=True), 0.0)
+            again = Call(call.item, body, call.tokens, widened=True, begun=call.begun, seconds=call.seconds)
+            self._again(again, 0.0)
 
     def _again(self, call: Call, seconds: float) -> None:
         self._number += 1
@@ -305,7 +311,7 @@ class Pool:
             self._settled_at = self.way.clock()
         call_id = f"{self.way.task_id}-c{call.item}-{uuid.uuid4().hex[:12]}"
         attempt = Attempt(call.item, call_id, replace(result, custom_id=call_id), provisional=not ends)
-        self._settled.append(Settled(attempt, ends))
+        self._settled.append(Settled(attempt, ends, call.begun, call.seconds))
         if ends:
             self.tracker.ends(result.outcome.value)
 
