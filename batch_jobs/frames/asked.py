@@ -127,7 +127,7 @@ def texts_as_prompt(texts: Mapping[str, str], schema: Mapping[str, Any], *, desc
     Raises:
         ConfigError: a placeholder or the schema is wrong.
     """
-    return _yaml(Path("prompt.yaml"), _dumped({**texts, "schema": dict(schema)}), None, description)
+    return _yaml(Path("the prompt"), _dumped({**texts, "schema": dict(schema)}), None, description)
 
 
 def _yaml(path: Path, source: bytes, schema: dict[str, Any] | None, description: str) -> KeptPrompt:

@@ -60,7 +60,7 @@ class JobHandle:
                 with leases.holding(project.ledger.engine, lease_name(self.task_id)) as lease:
                     plan_job(Run(project, lease), job)
             job = _job(project, self.task_id)
-            if job.plan is None:
+            if job.plan is None or "items" not in job.plan:
                 raise WrongMoment(f"job {self.task_id} was cancelled before it was planned")
             return plan_of(job)
 

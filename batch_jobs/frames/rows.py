@@ -82,7 +82,7 @@ def choose(frame: pd.DataFrame, shown: Iterable[str], further: Iterable[str], id
         found = by_name.get(name, [])
         if not found:
             fix = f"It has {', '.join(by_name)}" if by_name else "It has no columns"
-            raise FileRefused(f"there is no column{nearest(name, by_name)}", file=FRAME, column=name, fix=fix)
+            raise FileRefused(f"there is no such column{nearest(name, by_name)}", file=FRAME, column=name, fix=fix)
         if len(found) > 1:
             raise FileRefused("more than one column has this name", file=FRAME, column=name, fix="Rename one of them")
         if name != name.strip("\ufeff \t\r\n") or not name or "\0" in name:

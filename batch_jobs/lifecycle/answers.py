@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from batch_jobs.errors import WrongMoment
 from batch_jobs.lifecycle.cells import REASONS, answers_to, reason_of
+from batch_jobs.lifecycle.finish import output_file
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Outcome, Phase
 from batch_jobs.render.items import read_rows, row_ranges
@@ -41,7 +42,7 @@ def answers_of(project: Project, job: Job) -> Iterator[RowAnswer]:
     if job.phase is not Phase.DONE:
         raise WrongMoment(f"job {job.task_id} is not done yet ({job.phase})")
     plan, cache = project.workspace.plan(job.task_id), project.workspace.call_cache
-    if job.plan is None:  # cancelled before it was planned
+    if output_file(project, job) is None:  # cancelled before it was planned
         yield from (RowAnswer(row, None, REASONS[Outcome.CANCELLED], {}) for row in _first_cells(project, job))
         return
     for number in range(len(row_ranges(plan))):
