@@ -125,11 +125,15 @@ def _lines(path: Path, filename: str, cut: Cut) -> Iterator[dict[str, Any]]:
     watch = threading.Timer(READ_SECONDS, process.kill)
     watch.daemon = True
     watch.start()
+    last = None
     try:
-        for line in process.stdout:
-            yield orjson.loads(line)
+        for text in process.stdout:
+            line = orjson.loads(text)
+            last = line.get("page", last)
+            yield line
         if process.wait() != 0:
-            problem = "took too much memory or time to read, or broke its reader: it is damaged, or made to do that"
+            where = f" after page {last:,}" if last is not None else ""
+            problem = f"takes too much memory or time to read{where}, or breaks its reader: damaged, or made to do that"
             raise FileRefused(problem, file=filename, fix=_SPLIT)
     finally:
         watch.cancel()

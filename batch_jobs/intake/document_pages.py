@@ -47,15 +47,23 @@ def pages_of(path: Path, filename: str) -> Iterator[Page]:
     else:
         if head.startswith((b"%PDF-", b"PK\x03\x04", OLE2)):
             _refuse(f"is no plain text, though its name ends in {extension}", "Rename it to what it is")
-        with open_decoded(path, detect_encoding(path, filename=filename)) as text:
-            whole = text.read()
-        if "\0" in whole:
-            _refuse("holds NUL characters, so it is damaged or no text", SAVE_AGAIN)
-        yield Page(None, whole.replace("\r\n", "\n"))
+        yield Page(None, _text(path, filename))
 
 
 def _refuse(problem: str, fix: str) -> NoReturn:
     raise FileRefused(problem, fix=fix)
+
+
+def _text(path: Path, filename: str) -> str:
+    try:
+        encoding = detect_encoding(path, filename=filename)
+    except FileRefused as error:
+        _refuse(error.problem, "Save it as UTF-8, and use that")
+    with open_decoded(path, encoding) as text:
+        whole = text.read()
+    if "\0" in whole:
+        _refuse("holds NUL characters, so it is damaged or no text", SAVE_AGAIN)
+    return whole.replace("\r\n", "\n")
 
 
 def _pdf(path: Path) -> Iterator[Page]:

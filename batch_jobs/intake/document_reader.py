@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
     limit_this_process()
     for line in lines_of(Path(path), filename, int(chunk_chars), int(overlap_chars)):
         sys.stdout.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.buffer.flush()
+        sys.stdout.buffer.flush()  # what was read before a page that ends this process tells which page it was
 
 
 if __name__ == "__main__":

@@ -63,10 +63,11 @@ def pdf_of(pages: Sequence[str]) -> bytes:
             f"/Contents {5 + 2 * number} 0 R >>".encode()
         )
         objects.append(f"<< /Length {len(content)} >>\nstream\n".encode() + content + b"\nendstream")
-    return _pdf(objects)
+    return pdf_with(objects)
 
 
-def _pdf(objects: Sequence[bytes]) -> bytes:
+def pdf_with(objects: Sequence[bytes]) -> bytes:
+    """A PDF of these objects, the first its catalog."""
     made, offsets = b"%PDF-1.4\n", []
     for number, body in enumerate(objects, 1):
         offsets.append(len(made))
