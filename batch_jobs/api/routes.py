@@ -62,7 +62,7 @@ _LINKS: dict[str, Any] = {
 }
 """Where to go with the `task_id` of an answer, for clients that are made from the OpenAPI document."""
 _FILE_NAME: dict[str, Any] = {
-    "description": "The file part must have its name: the end of it says csv, tsv, psv or xlsx.",
+    "description": "The file part must have its name: the end of it says csv, tsv, psv, xlsx, pdf, docx, txt or md.",
     "required": True,
     "schema": {"type": "string"},
     "example": 'form-data; name="file"; filename="losses.csv"',

@@ -103,6 +103,7 @@ def read_prompt(prompt: Prompted, schema: AnswerSchema | None, description: str 
     if path is None:
         if not isinstance(prompt, str) or not prompt.strip():
             raise UserError("prompt: give the instructions as a text, or the path of a YAML prompt or a prompt module")
+        _check_text("prompt", prompt)
         return texts_as_prompt({"system": SYSTEM}, given or DEFAULT_SCHEMA, description=prompt.strip())
     try:
         source = path.read_bytes()
@@ -111,6 +112,13 @@ def read_prompt(prompt: Prompted, schema: AnswerSchema | None, description: str 
     if path.suffix == ".py":
         return _module(path, source, given, description)
     return _yaml(path, source, given, description)
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name}: holds half of a character (a lone surrogate) at position {error.start:,}") from None
 
 
 def _path_of(prompt: Prompted) -> Path | None:
@@ -180,6 +188,8 @@ def schema_of(given: AnswerSchema) -> dict[str, Any]:
         return found
     if hasattr(given, "model_json_schema"):
         made: dict[str, Any] = given.model_json_schema()
+        if "$ref" in made:  # a model that holds itself: what it refers to is the root
+            made = {**made["$defs"][made["$ref"].rpartition("/")[2]], "$defs": made["$defs"]}
         return made
     raise UserError(f"schema: {type(given).__name__} is no pydantic model, JSON Schema or path of a .json file")
 

@@ -145,7 +145,15 @@ def submit_df(df: pd.DataFrame, *, prompt: Prompted, mode: str = "batch", **opti
 
 
 def question(df: pd.DataFrame, prompt: Prompted, mode: str, options: Options) -> Question:
-    """Read a call's arguments."""
+    """Read a call's arguments.
+
+    Raises:
+        UserError: one of them can't be.
+    """
+    import pandas as pd
+
+    if not isinstance(df, pd.DataFrame):
+        raise UserError(f"df: has to be a pandas DataFrame, not {type(df).__name__}")
     given: dict[str, Any] = dict(options)
     unknown = given.keys() - Options.__annotations__.keys()
     if unknown:
@@ -160,7 +168,7 @@ def question(df: pd.DataFrame, prompt: Prompted, mode: str, options: Options) ->
         parameters={name: given.get(name) for name in ("max_output_tokens", "temperature")},
         simulated=given.get("sandbox", False),
     )
-    id_col = given.get("id_col")
+    id_col = None if given.get("id_col") is None else str(given["id_col"])
     same = {name: given[name] for name in ("chunk_size", "cache_path", "fresh", "progress") if name in given}
     return question_of(
         df,

@@ -87,7 +87,7 @@ def checked(answer: Mapping[str, Any], output: ModelOutput) -> tuple[dict[str, A
         found = output.read(json.dumps(answer))
     except ValueError as error:
         return {}, f"invalid answer ({error})"
-    return (found if isinstance(found, dict) else {}), None
+    return {**answer, **(found if isinstance(found, dict) else {})}, None  # a field with an alias goes by the alias
 
 
 def kind_of(schema: Mapping[str, Any], field: str) -> str | None:

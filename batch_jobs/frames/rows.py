@@ -21,6 +21,7 @@ FRAME = "the DataFrame"
 SHOWN_ROWS = 5
 KEY = "row"
 UPLOAD = "dataframe.csv"
+MAX_NAME_CHARS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def shown_columns(
     elif text_col is None:
         given = {str(label): "" for label in frame.columns if str(label) != without}
     else:
-        given = dict.fromkeys([text_col] if isinstance(text_col, str) else map(str, text_col), "")
+        several = isinstance(text_col, Iterable) and not isinstance(text_col, str)
+        given = dict.fromkeys(map(str, text_col) if several else [str(text_col)], "")
     if not given:
         raise UserError("text_col: there is no column to show; give the names of one or more")
     return given
@@ -85,7 +87,7 @@ def choose(frame: pd.DataFrame, shown: Iterable[str], further: Iterable[str], id
             raise FileRefused(f"there is no such column{nearest(name, by_name)}", file=FRAME, column=name, fix=fix)
         if len(found) > 1:
             raise FileRefused("more than one column has this name", file=FRAME, column=name, fix="Rename one of them")
-        if name != name.strip("\ufeff \t\r\n") or not name or "\0" in name:
+        if not name or name != name.strip().strip("\ufeff").strip() or _why_not(name, MAX_NAME_CHARS):
             raise FileRefused("this is no name that can be shown", file=FRAME, column=name, fix="Rename the column")
     key, number = KEY, 2
     while key in wanted:

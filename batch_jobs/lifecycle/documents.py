@@ -94,5 +94,5 @@ def _check_columns(project: Project, order: Order) -> None:
             f"a document becomes a table of the columns {', '.join(COLUMNS)}, and data case "
             f'"{order.data_case}" needs {", ".join(missing)}',
             file=order.file_name,
-            fix="Use a data case whose mandatory column is text (docs/documents.md)",
+            fix="Save a table as .csv or .xlsx; for documents use a data case of the column text (docs/documents.md)",
         )

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
+from batch_jobs.errors import FileRefused
 from batch_jobs.frames.asked import asked_of, read_prompt
 from batch_jobs.frames.chunks import _prompt_of
 from batch_jobs.frames.results import keep_frame, kept_frame, kind_of, typed, with_answers
@@ -147,3 +149,28 @@ def test_columns_are_chosen_by_their_names(text_col: Any) -> None:
     assert chosen.labels == {"a": "a", "b": "b", "7": 7}
     assert chosen.shown == (("b",) if text_col else ("b", "7"))
     assert choose(pd.DataFrame({"row": [1]}), ["row"], [], None).key == "row_2"
+
+
+class Node(BaseModel):
+    """Holds itself."""
+
+    name: str
+    inside: list[Node] = []
+    from_: str = Field("x", alias="from")
+
+
+def test_a_model_that_holds_itself_is_a_schema_and_an_alias_is_the_fields_name() -> None:
+    kept = read_prompt("Say it.", Node)
+    assert kept.fields == ("name", "inside", "from")
+    answers = [RowAnswer("0", 0, None, {"name": "n", "inside": [{"name": "m"}], "from": "here"})]
+    after = with_answers(pd.DataFrame({"a": [1]}), answers, {}, kept.schema, Node)
+    assert [after[name].iloc[0] for name in ("name", "from", "status")] == ["n", "here", "ok"]
+
+
+@pytest.mark.parametrize("label", ["", " a", "a\0", "half \ud800", "\ufeffa"])
+def test_a_label_that_no_request_can_carry_is_refused(label: str) -> None:
+    frame = pd.DataFrame({label: ["x"], 7: ["y"]})
+    with pytest.raises(FileRefused, match="this is no name that can be shown"):
+        choose(frame, shown_columns(frame, None, None), (), None)
+    one: Any = 7
+    assert list(shown_columns(frame, one, None)) == ["7"]
