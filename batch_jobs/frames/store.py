@@ -87,7 +87,8 @@ def _config_in(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is no JSON: {error}. Mend it, or move it away") from error
     if not isinstance(found, dict) or not isinstance(found.get("tasks"), dict):
         raise ConfigError(f'{path}: has no "tasks". Mend it, or move it away')
-    return found if made else {**found, "tasks": {}}
+    # nobody browses these rows, they are in a frame: a file a job, not a folder a row
+    return found if made else {**found, "tasks": {}, "store": {"layout": "packed"}}
 
 
 @contextlib.contextmanager

@@ -120,7 +120,8 @@ class Project:
         if not key:
             raise KeyMissing(
                 f"provider {provider} needs a key and the environment variable {entry.api_key_env} is empty. "
-                f"Set it (export {entry.api_key_env}=...), or rehearse without a key and without cost: --sandbox"
+                f"Set it (export {entry.api_key_env}=...), or rehearse without a key and without cost: --sandbox "
+                "(in Python: sandbox=True)"
             )
         return key
 

@@ -246,24 +246,26 @@ def test_a_frame_without_rows_or_without_text_asks_nobody(home: Path, monkeypatc
         batch_jobs.extract_df(pd.DataFrame({"text": ["a"]}), prompt="x", cache_path=home)
 
 
-def test_a_notebook_and_threads_may_call_it(home: Path) -> None:
-    done: dict[str, set[str]] = {}
+def test_a_notebook_and_threads_may_call_it_and_the_same_question_is_paid_once(
+    home: Path, shared_sandbox: Sandbox
+) -> None:
+    done, before = list[set[str]](), calls(shared_sandbox)
 
-    def ask(word: str) -> None:
-        frame = pd.DataFrame({"text": [f"{word} {number}." for number in range(8)]})
-        answered = batch_jobs.extract_df(frame, prompt=f"Say {word}.", cache_path=home, progress=False)
-        done[word] = set(answered["status"])
+    def ask() -> None:
+        frame = pd.DataFrame({"text": [f"Event {number}." for number in range(8)]})
+        done.append(set(batch_jobs.extract_df(frame, prompt="Say it.", cache_path=home, progress=False)["status"]))
 
     async def cell() -> None:
-        threads = [threading.Thread(target=ask, args=(word,)) for word in ("left", "right")]
+        threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
             thread.start()
-        ask("here")  # an event loop runs in this very thread
+        ask()  # an event loop runs in this very thread
         for thread in threads:
             thread.join()
 
     asyncio.run(cell())
-    assert done == {"left": {"ok"}, "right": {"ok"}, "here": {"ok"}}
+    assert done == [{"ok"}] * 3
+    assert calls(shared_sandbox) == before + 8
 
 
 SCRIPT = """
