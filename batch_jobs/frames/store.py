@@ -103,6 +103,7 @@ def opened(folder: Path, how: How | None = None) -> Iterator[Project]:
         JobNotFound: there is none.
         UserError: what the call wants can't be.
     """
+    from batch_jobs.lifecycle.cells import forget_files
     from batch_jobs.lifecycle.project import project_with
 
     config = folder / CONFIG
@@ -115,6 +116,7 @@ def opened(folder: Path, how: How | None = None) -> Iterator[Project]:
     try:
         yield project
     finally:
+        forget_files()
         if not system.sync_has_failed():
             project.close()
 

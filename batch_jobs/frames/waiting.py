@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import time
@@ -119,8 +120,6 @@ def look_once(project: Project, task_id: str, until: Callable[[], bool] | None =
 
 def _take_along(project: Project, task_id: str) -> None:
     """Advance a job that another one waits for; its own trouble is told to who asks for that job."""
-    import contextlib
-
     from batch_jobs.lifecycle.advance import advance
 
     with contextlib.suppress(BatchJobsError):

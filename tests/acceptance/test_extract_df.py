@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from pydantic import BaseModel, field_validator
 import batch_jobs
 from batch_jobs import errors
 from batch_jobs.frames.chunks import Chunk
+from batch_jobs.frames.store import opened
+from batch_jobs.storage.call_cache import cache_of_worker
 from tests.acceptance.frames_kit import BACKENDS, MODELS, calls, loss_frame, run_script, start_script
 from tests.acceptance.kit import QUICK, Sandbox, losses, own_answer, sandbox_server
 from tests.conftest import REPOSITORY
@@ -265,6 +268,19 @@ def test_a_notebook_and_threads_may_call_it_and_the_same_question_is_paid_once(
 
     asyncio.run(cell())
     assert done == [{"ok"}] * 3
+    assert calls(shared_sandbox) == before + 8
+
+
+def test_another_store_may_take_the_place_of_one_that_was_deleted(home: Path, shared_sandbox: Sandbox) -> None:
+    before = calls(shared_sandbox)
+    for _ in range(2):
+        answered = batch_jobs.extract_df(loss_frame(4), prompt=PROMPT, text_col=TEXT, cache_path=home, progress=False)
+        assert set(answered["status"]) == {"ok"}
+        cache_of_worker(home / "store" / "call_cache.sqlite")  # as many rows open it: by its path, for good
+        with opened(home):
+            pass
+        assert cache_of_worker.cache_info().currsize == 0
+        shutil.rmtree(home)
     assert calls(shared_sandbox) == before + 8
 
 
