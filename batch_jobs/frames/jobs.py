@@ -170,9 +170,17 @@ def _alike(project: Project, question: Question, digest: str, task: str, edition
 
     provider = question.how.backend or project.settings.defaults.provider
     entry = project.entry(provider)
-    same = {"file_sha256": digest, "provider": provider, "model": entry.model, "simulated": int(project.simulated)}
+    endpoint, simulated = project.endpoint(provider), int(project.simulated)
     with project.ledger.read() as connection:
-        found = jobs.alike(connection, **same, data_case=DATA_CASE)
+        found = jobs.alike(
+            connection,
+            file_sha256=digest,
+            data_case=DATA_CASE,
+            provider=provider,
+            endpoint=endpoint,
+            model=entry.model,
+            simulated=simulated,
+        )
     parameters = Parameters(**entry.parameters.model_dump())
     found = [job for job in found if job.parameters == parameters and job.task in project.settings.tasks]
     if edition is None:
