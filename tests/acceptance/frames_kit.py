@@ -14,6 +14,12 @@ from tests.acceptance.kit import Sandbox, clean_environ, losses
 BACKENDS = ("openai", "anthropic", "gemini")
 MODELS = {"openai": "gpt-6-luna", "anthropic": "claude-haiku-5-5", "gemini": "gemini-3.5-flash-lite"}
 SCRIPT_SECONDS = 120
+FAULTS = [
+    {"kind": "item_refused", "match": "please refuse this one"},
+    {"kind": "item_invalid_json", "match": "please be invalid", "code": "schema"},
+    {"kind": "rate_limited", "match": "please come later", "times": 1, "seconds": 0.01},
+    {"kind": "quota_exhausted", "match": "please be poor", "times": 1},
+]
 
 
 def calls(sandbox: Sandbox) -> int:

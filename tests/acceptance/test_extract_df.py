@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,21 +18,14 @@ from pydantic import BaseModel, field_validator
 
 import batch_jobs
 from batch_jobs import errors
-from batch_jobs.frames.chunks import Chunk
 from batch_jobs.frames.store import opened
 from batch_jobs.storage.call_cache import cache_of_worker
-from tests.acceptance.frames_kit import BACKENDS, MODELS, calls, loss_frame, run_script, start_script
-from tests.acceptance.kit import QUICK, Sandbox, losses, own_answer, sandbox_server
+from tests.acceptance.frames_kit import BACKENDS, calls, loss_frame, run_script, start_script
+from tests.acceptance.kit import Sandbox, own_answer
 from tests.conftest import REPOSITORY
 
 PROMPT = 'Summarise {this}, and answer as in {"summary": "..."}.'
 TEXT = "DescriptionOfEvent"
-FAULTS = [
-    {"kind": "item_refused", "match": "please refuse this one"},
-    {"kind": "item_invalid_json", "match": "please be invalid", "code": "schema"},
-    {"kind": "rate_limited", "match": "please come later", "times": 1, "seconds": 0.01},
-    {"kind": "quota_exhausted", "match": "please be poor", "times": 1},
-]
 
 
 class Summary(BaseModel):
@@ -41,30 +33,6 @@ class Summary(BaseModel):
     severity: int
     sure: bool
     score: float | None = None
-
-
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """A sandbox that does wrong where a row asks for it."""
-    behaviour = {"batch_seconds": 0.3, "call_ms": 15, "faults": FAULTS}
-    with sandbox_server(tmp_path_factory.mktemp("faulty"), behaviour) as server:
-        yield server
-
-
-@pytest.fixture
-def home(tmp_path: Path, shared_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of its own, and an environment that leads to the shared sandbox."""
-    for name, value in {**QUICK, **shared_sandbox.environ(), "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
-        monkeypatch.setenv(name, value)
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def at_faulty(home: Path, faulty: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """The environment leads to the faulty sandbox."""
-    for name, value in faulty.environ().items():
-        monkeypatch.setenv(name, value)
-    return faulty
 
 
 def texts(frame: pd.DataFrame) -> list[dict[str, str]]:
@@ -390,53 +358,3 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert all(getattr(batch_jobs, name) for name in batch_jobs.__all__)
     with pytest.raises(AttributeError):
         _ = batch_jobs.extract
-
-
-class Part:
-    """A chunk of somebody's own class."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_chunks_come_back_in_order_with_what_they_took(home: Path, at_faulty: Sandbox, backend: str) -> None:
-    texts = [row[TEXT] for row in losses(6)]
-    chunks: list[str | Chunk] = [*texts[:3], Part(texts[3]), "", "please refuse this one"]
-    template = "Find {fields} in:\n{text}" if backend == "openai" else "Find {fields}."
-
-    def process() -> list[batch_jobs.ProcessedChunk]:
-        return batch_jobs.process_chunks(
-            chunks, template, ["bank", "amount"], MODELS[backend], 4, 30, 2, cache_path=home, progress=False
-        )
-
-    found = process()
-    assert [each.chunk for each in found] == chunks
-    for number, each in enumerate(found[:4]):
-        assert each.error is None
-        assert each.result is not None
-        assert list(each.result) == ["bank", "amount"]
-        assert f"Bank{number}" in each.result["bank"]
-        took = each.processing_metadata
-        assert took["processing_time"] > 0
-        assert took["token_count"] > 10
-        assert took["attempt_count"] == 1
-        assert took["model_name"] == MODELS[backend]
-    assert (found[4].result, found[4].error) == (None, "there is no text in column text")
-    assert found[5].result is None
-    assert "refused" in (found[5].error or "")
-    again = process()
-    assert [each.result for each in again] == [each.result for each in found]
-    assert {each.processing_metadata["attempt_count"] for each in again[:4]} == {0}
-
-
-def test_chunks_that_can_not_be_are_refused(home: Path) -> None:
-    cases: list[tuple[list[object], str, object, str]] = [
-        ([5], "Find {fields}.", ["a"], "int is no text"),
-        (["a"], "Find {things}.", ["a"], "there is no {things}"),
-        (["a"], "Find {fields}.", [], "give a list of names"),
-        (["a"], " ", ["a"], "is empty"),
-    ]
-    for chunks, template, fields, said in cases:
-        with pytest.raises(errors.UserError, match=said):
-            batch_jobs.process_chunks(chunks, template, fields, "gpt-6-luna", cache_path=home)  # type: ignore[arg-type]
