@@ -112,6 +112,7 @@ class Task(_Strict):
     rows_per_request: int = Field(default=1, ge=1, le=100)
     repairs: int = Field(default=2, ge=0, le=10)
     judge: JudgeEntry | None = None
+    edition: str = ""
 
 
 class PriceEntry(_Strict):
@@ -239,6 +240,14 @@ class Intake(_Strict):
     max_rows: int = Field(default=1_000_000, gt=0)
     max_columns: int = Field(default=1_000, gt=0)
     max_cell_chars: int = Field(default=200_000, gt=0)
+    chunk_chars: int = Field(default=4_000, ge=100)
+    chunk_overlap_chars: int = Field(default=200, ge=0)
+
+    @model_validator(mode="after")
+    def _overlap_is_a_part(self) -> Intake:
+        if self.chunk_overlap_chars * 2 > self.chunk_chars:
+            raise ValueError("chunk_overlap_chars is more than half of chunk_chars")
+        return self
 
 
 class Store(_Strict):

@@ -353,11 +353,13 @@ class AnswerRules:
         repairs: how often a draft that was invalid, or that the judge rejected, goes again with what was wrong with it.
         rows_per_request: items that are asked for together, the first time.
         judge: whose word an answer needs; None for nobody's.
+        edition: a word of the user's own, that keeps what is asked under it apart.
     """
 
     repairs: int = 2
     rows_per_request: int = 1
     judge: Judge | None = None
+    edition: str = ""
 
     @property
     def more_rounds(self) -> int:

@@ -203,3 +203,13 @@ def start_detached(command: list[str], log: Path, environ: dict[str, str]) -> su
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, close_fds=True, **options
         )
+
+
+def user_cache_folder() -> Path:
+    """Where this user's programs keep what they can make or buy again (XDG Base Directory; Apple; Microsoft)."""
+    if WINDOWS:
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    given = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return given if given.is_absolute() else Path.home() / ".cache"

@@ -35,11 +35,13 @@ class Workers:
     Attributes:
         count: how many at most.
         apart: even what is done at once is done in a process of its own, so that users' code can't end this one.
+        none: no process is ever begun, as each would import the caller's script once more: all is done in this one.
     """
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, count: int | None = None, *, none: bool = False) -> None:
         self.count = count or os.cpu_count() or 1
         self.apart = False
+        self.none = none
         self._lock = threading.Lock()
         self._users = 0
         self._pool: ProcessPoolExecutor | None = None
@@ -60,6 +62,8 @@ class Workers:
 
     def warm(self) -> None:
         """Begin the processes now, in the background: something for them to do comes soon, in this process."""
+        if self.none:
+            return
         with self._lock:
             pool = self._begun()
         threading.Thread(target=_warm, args=(pool, self.count), name="workers-warm", daemon=True).start()
@@ -85,7 +89,7 @@ class Workers:
             WorkerDied: a process ended in the middle of its task.
             SyncFailed: the disk could not make a worker's files durable; this process can't go on either.
         """
-        if here:
+        if here or self.none:
             yield from starmap(function, tasks)
             return
         under_way: deque[Future[T]] = deque()

@@ -66,7 +66,10 @@ _LINKS: dict[str, Any] = {
 }
 """Where to go with the `task_id` of an answer, for clients that are made from the OpenAPI document."""
 _FILE_NAME: dict[str, Any] = {
-    "description": "The file part must have its name: the end of it says csv, tsv, psv, xlsx, jsonl or parquet.",
+    "description": (
+        "The file part must have its name: the end of it says csv, tsv, psv, xlsx, jsonl, parquet, pdf, docx, txt "
+        "or md."
+    ),
     "required": True,
     "schema": {"type": "string"},
     "example": 'form-data; name="file"; filename="losses.csv"',

@@ -28,7 +28,13 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--file", "file", required=True, metavar="PATH", help="csv, tsv, psv, xlsx, jsonl or parquet.")
+@click.option(
+    "--file",
+    "file",
+    required=True,
+    metavar="PATH",
+    help="csv, tsv, psv, xlsx, jsonl or parquet; or a document: pdf, docx, txt, md.",
+)
 @click.option("--task", required=True, help="A task of config.json, for example summarize.")
 @click.option("--data_case", "--data-case", required=True, help="One of its data cases, for example external_loss.")
 @click.option(
@@ -67,6 +73,7 @@ def run(
     Shows the plan and its cost and asks before it sends. Interrupted or killed, give the same command again: it goes
     on where it was, and no answer is paid for twice.
     """
+    from batch_jobs.lifecycle.documents import as_table
     from batch_jobs.lifecycle.group_output import check_shape
     from batch_jobs.lifecycle.receive import Order
 
@@ -74,9 +81,11 @@ def run(
         raise UserError("--detach is for batches, which run at the provider; single calls need this process. Drop one")
     asked = Mode.BATCH if detach else Mode(mode) if mode else None
     path, target = path_of("--file", file), path_of("--output", output) if output else None
-    with opened(place) as project:
+    given = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
+    with opened(place) as project, as_table(project, given) as order:
         check_shape(project, task, data_case, OutputShape(shape))
-        order = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
+        if order.original is not None:
+            say(place, show.document_line(order.original))
         job, continued = _find_or_receive(project, place, order, new=new)
         return _carry_on(
             project,

@@ -14,6 +14,7 @@ from batch_jobs.output.words import duration as duration
 from batch_jobs.output.words import money as money
 
 if TYPE_CHECKING:  # `status` answers without loading what planning needs
+    from batch_jobs.lifecycle.documents import Original
     from batch_jobs.lifecycle.grouping import GroupFigures
     from batch_jobs.lifecycle.plan import PlanFigures
     from batch_jobs.lifecycle.view import JobView
@@ -34,6 +35,16 @@ def file_line(job: Job) -> str:
     """What was taken in."""
     text = f"{count(job.rows, 'row')}, {job.format.describe()}, {count(len(job.columns), 'column')}"
     return line(job.file_name, text) if len(job.file_name) < LABEL_CHARS else line("file", f"{job.file_name}: {text}")
+
+
+def document_line(original: Original) -> str:
+    """What a document was cut into, and which pages have no row."""
+    pages = f"{count(original.pages, 'page')}, " if original.pages else ""
+    named = ", ".join(f"{number:,}" for number in original.empty_pages[:10])
+    more = ", ..." if len(original.empty_pages) > 10 else ""
+    empty = f"; no text on page {named}{more} (blank, or scanned)" if named else ""
+    text = f"{original.file_name}: {pages}{count(original.chunks, 'chunk')}{empty}"
+    return line("document", text, "yellow" if empty else None)
 
 
 def plan_lines(job: Job, figures: PlanFigures, entry: ModelEntry | None) -> list[str]:

@@ -162,14 +162,14 @@ def ingest(
     The same file for the same task and data case, whose job is not done, is that job again; unless it was planned with
     another prompt or config than the present ones, which it keeps: then a new job is made.
     """
+    from batch_jobs.lifecycle.documents import as_table
     from batch_jobs.lifecycle.receive import Order
     from batch_jobs.lifecycle.stages_job import ingest as take_in
     from batch_jobs.lifecycle.stages_job import ingested_as_json
 
-    path = path_of("--file", file)
-    with opened(place) as project:
-        asked = Mode(mode) if mode else None
-        order = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
+    path, asked = path_of("--file", file), Mode(mode) if mode else None
+    given = Order(path, path.name, task, data_case, asked, provider, model, sheet, path.resolve())
+    with opened(place) as project, as_table(project, given) as order:
         done = take_in(project, order, force=force)
         say(place, show.file_line(done.job))
         _say_made(place, "ingest", done.made)

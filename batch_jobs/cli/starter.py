@@ -7,16 +7,15 @@ from pathlib import Path
 
 import click
 
-from batch_jobs.errors import ConfigError, UserError
-
-PARTS = ("config.json", "prompt_lib", "examples")
+from batch_jobs.errors import UserError
+from batch_jobs.shipped import PARTS, shipped_folder
 
 
 @click.command()
 @click.argument("folder", metavar="DIR")
 def init(folder: str) -> int:
     """Make a new project folder: config.json, prompt_lib/ and an example to try."""
-    target, source = Path(folder), _source()
+    target, source = Path(folder), shipped_folder()
     there = [name for name in PARTS if (target / name).exists()]
     if there:
         raise UserError(f"{target}: holds {', '.join(there)} already; nothing was changed. Choose another folder")
@@ -32,12 +31,3 @@ def init(folder: str) -> int:
         "  batch-jobs run --file examples/external_loss.csv --task summarize --data-case external_loss --sandbox"
     )
     return 0
-
-
-def _source() -> Path:
-    """Where the starter files lie: in the installed package, or in the checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "starter", package.parent):
-        if all((folder / name).exists() for name in PARTS):
-            return folder
-    raise ConfigError(f"{package}: this installation lacks its starter files; install batch-jobs again")

@@ -207,6 +207,15 @@ def _ledger(path: Path) -> Ledger:
     return Ledger(open_sqlite(path))
 
 
+def forget_files() -> None:
+    """Let go of what workers' functions opened by its path, where they ran in a process that lives on.
+
+    Somebody may put another store in the same place; an answer written to the one that is gone would be lost.
+    """
+    _ledger.cache_clear()
+    cache_of_worker.cache_clear()
+
+
 def _made(source: Source, number: int, firsts: bytes | None, ledger: Ledger, cache: CallCache) -> Made:
     rows, given, tally = list(read_rows(source.plan, number)), _given(source, number), RowTally()
     failures: Failures = {}

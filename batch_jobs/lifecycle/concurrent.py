@@ -239,8 +239,10 @@ def _codec(run: Run, side: Job) -> Codec:
 def _lines(group: Sequence[Settled]) -> Iterator[bytes]:
     for settled in group:
         result = {name: getattr(settled.result, name) for name in ItemResult.__slots__}
-        kind = {} if settled.call.kind is AskKind.ANSWER else {"kind": settled.call.kind}
-        yield orjson.dumps({"item": settled.call.item, **kind, **result}, option=orjson.OPT_APPEND_NEWLINE)
+        how: dict[str, object] = {"item": settled.call.item, "begun": settled.begun, "seconds": settled.seconds}
+        if settled.call.kind is not AskKind.ANSWER:
+            how["kind"] = settled.call.kind
+        yield orjson.dumps({**how, **result}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _merge(run: Run, job: Job, merger: Merger, group: Sequence[Settled]) -> list[Step]:

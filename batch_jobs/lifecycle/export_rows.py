@@ -6,7 +6,9 @@ Made by the ranges of rows that plan and snapshot are kept in, as the output is 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from batch_jobs.arrow import TableReader
@@ -16,11 +18,13 @@ from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Outcome
 from batch_jobs.output.export import Chunk, ExportColumn, ValueKind
 from batch_jobs.render.answers import OutputSchema
+from batch_jobs.render.group_table import groups_path, read_groups
+from batch_jobs.render.grouping import cells_of
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
 from batch_jobs.render.prompts import load_prompt, sha256s_in
-from batch_jobs.storage import items
+from batch_jobs.storage import drafts, items
+from batch_jobs.storage.drafts import Draft
 from batch_jobs.storage.jobs import Job
-from batch_jobs.storage.verdicts import Verdict, there, verdicts
 
 FIRST = {
     "row_number": ValueKind.INTEGER,
@@ -120,6 +124,7 @@ def chunks_of(
 ) -> Iterator[Chunk]:
     """Stream the rows in file order, a range at a time; `made` is told the number of each."""
     plan = project.workspace.plan(job.task_id)
+    keys = _group_keys(plan)
     kinds = [column.kind for column in columns[len(FIRST) + len(job.columns) :]]
     with (
         contextlib.closing(TableReader(plan / "rows.parquet")) as planned,
@@ -128,11 +133,19 @@ def chunks_of(
         for number, size in enumerate(row_ranges(plan)):
             rows, table = list(read_rows(plan, number)), planned.take(size)
             ids = [row.number for row in rows], [row.item for row in rows], table.column("identity").to_pylist()
-            group = table.column(GROUP).to_pylist() if GROUP in table.column_names else [None] * size
+            group = [keys[number] for number in table.column(GROUP).to_pylist()] if keys else [None] * size
             cells = [column.to_pylist() for column in snapshot.take(size).columns[1:]]
             ours = _ours(project, job, rows, answer.fields)
             yield [*ids, group, *cells, *(_typed(kind, values) for kind, values in zip(kinds, ours, strict=True))]
             made(size)
+
+
+def _group_keys(plan: Path) -> list[str]:
+    """The key of each group, by number: its cell, or several as a JSON list; none where the job has no groups."""
+    if not groups_path(plan).exists():
+        return []
+    cells = (cells_of(group.key) for group in read_groups(plan))
+    return [key[0] if len(key) == 1 else json.dumps(key, ensure_ascii=False) for key in cells]
 
 
 def _ours(project: Project, job: Job, rows: Sequence[PlannedRow], fields: Sequence[str]) -> Iterator[Sequence[object]]:
@@ -140,14 +153,15 @@ def _ours(project: Project, job: Job, rows: Sequence[PlannedRow], fields: Sequen
     chosen = sorted({row.item for row in rows if row.item is not None})
     with project.ledger.read() as connection:
         failures: Failures = items.failures(connection, job.task_id, chosen)
-        judged = verdicts(connection, job.task_id, chosen) if there(connection) else {}
+        judged = drafts.some(connection, job.task_id, chosen) if job.rules.judge is not None else {}
     answers = answers_to(project.cache, project.workspace.call_cache, rows, failures)
     reasons = [reason_of(row, failures) for row in rows]
     given = [_answer(row, reason, answers) for row, reason in zip(rows, reasons, strict=True)]
     yield from ([found.get(field) for found in given] for field in fields)
     yield [OK if reason is None else f"failed: {reason}" for reason in reasons]
     yield [None if row.item is None else failures.get(row.item, (Outcome.SUCCEEDED,))[0].value for row in rows]
-    yield from zip(*(judged.get(-1 if row.item is None else row.item, Verdict()) for row in rows), strict=True)
+    said = [judged.get(-1 if row.item is None else row.item, Draft(-1)) for row in rows]
+    yield from ([draft.verdict for draft in said], [draft.score for draft in said])
 
 
 def _answer(row: PlannedRow, reason: str | None, answers: Answers) -> Mapping[str, object]:

@@ -120,7 +120,8 @@ class Project:
         if not key:
             raise KeyMissing(
                 f"provider {provider} needs a key and the environment variable {entry.api_key_env} is empty. "
-                f"Set it (export {entry.api_key_env}=...), or rehearse without a key and without cost: --sandbox"
+                f"Set it (export {entry.api_key_env}=...), or rehearse without a key and without cost: --sandbox "
+                "(in Python: sandbox=True)"
             )
         return key
 
@@ -197,7 +198,11 @@ def open_project(config: Path, root: Path | None, *, simulated: bool = False) ->
         StoreError: the folders can't be made or opened.
     """
     os.environ.setdefault(*ARROW_MEMORY)
-    settings = load_settings(config)
+    return project_with(load_settings(config), config, root, simulated=simulated, workers=Workers())
+
+
+def project_with(settings: Settings, config: Path, root: Path | None, *, simulated: bool, workers: Workers) -> Project:
+    """Open a project whose settings are at hand; see `open_project`."""
     workspace = workspace_of(settings, config, root)
     with store_errors(workspace.store):
         for folder in (workspace.batch_input, workspace.batch_output, workspace.store):
@@ -209,6 +214,7 @@ def open_project(config: Path, root: Path | None, *, simulated: bool = False) ->
         ledger=Ledger.open(workspace.ledger),
         cache=CallCache.open(workspace.call_cache),
         simulated=simulated,
+        workers=workers,
     )
 
 

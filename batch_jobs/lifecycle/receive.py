@@ -20,6 +20,7 @@ from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot
+from batch_jobs.lifecycle.documents import Original, as_table
 from batch_jobs.lifecycle.grouping import grouping_of, placeholder_columns
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.rules import check_parameters, rules_of
@@ -48,6 +49,7 @@ class Order:
         file_name: the name the user knows it by.
         source_path: where the user's own copy lies, so that the output can go beside it (CLI only).
         autostart: send without asking once planned.
+        original: the document that the file was made of (`batch_jobs.lifecycle.documents`).
     """
 
     file: Path
@@ -60,6 +62,7 @@ class Order:
     sheet: str | None = None
     source_path: Path | None = None
     autostart: bool = False
+    original: Original | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,10 @@ def receive(project: Project, order: Order, claim: Claim | None = None) -> Job:
         FileRefused: the table can't be taken as it is; nothing was written.
     """
     earlier = _received_before(project, claim) if claim else None
-    return earlier or _record(project, _keep(project, order), claim)
+    if earlier is not None:
+        return earlier
+    with as_table(project, order) as table:
+        return _record(project, _keep(project, table), claim)
 
 
 def _received_before(project: Project, claim: Claim) -> Job | None:
@@ -150,6 +156,8 @@ def _keep(project: Project, order: Order) -> Job:
             adopt(staging / "rows.tmp", staging / "rows.parquet")
             system.give_memory_back()
             digest = copy_file(order.file, staging / f"upload{suffix}")
+            if order.original is not None:
+                copy_file(order.original.file, staging / f"original{Path(order.original.file_name).suffix.lower()}")
             job = _job(project, order, resolved, table, task_id=task_id, suffix=suffix, rows=rows, digest=digest)
             workspace.output(task_id).mkdir(parents=True)
             os.rename(staging, workspace.input(task_id))
@@ -219,7 +227,8 @@ def way_to_model(project: Project, provider: str | None, model: str | None) -> W
 
 
 def _limits(project: Project) -> IntakeLimits:
-    return IntakeLimits(**project.settings.intake.model_dump())
+    intake = project.settings.intake.model_dump()
+    return IntakeLimits(**{name: intake[name] for name in IntakeLimits.__slots__})
 
 
 def check_columns(table: Table, data_case: DataCase, order: Order) -> None:

@@ -38,15 +38,15 @@ def rules_of(
             )
     asked = _judge_asked(task, prompt)
     if asked is None:
-        return AnswerRules(task.repairs, task.rows_per_request), None
+        return AnswerRules(task.repairs, task.rows_per_request, edition=task.edition), None
     name = asked.prompt or task.prompt
     if name.endswith(".py"):
         raise ConfigError(
             f"tasks.{task_name}.judge.prompt: {name} has to be a YAML file, or left out for a YAML prompt"
         )
     found = load_judge(project.prompt_lib / name, prompt.output)
-    rules = AnswerRules(task.repairs, task.rows_per_request, _judge(project, asked, name, provider, model))
-    return rules, found
+    judge = _judge(project, asked, name, provider, model)
+    return AnswerRules(task.repairs, task.rows_per_request, judge, task.edition), found
 
 
 def check_parameters(name: str, entry: ProviderEntry, model: str, endpoint: str | None) -> None:

@@ -26,5 +26,6 @@ def side_of(job: Job, kind: AskKind) -> Job:
 
 
 def realm_of(job: Job) -> str:
-    """What keeps answers apart that look alike but are not: sandbox or real, and the provider's name."""
-    return f"{SANDBOX_ACCOUNT}:{job.provider}" if job.simulated else job.provider
+    """What keeps answers apart that would look alike: rehearsals, providers, and the editions of a task."""
+    realm = f"{SANDBOX_ACCOUNT}:{job.provider}" if job.simulated else job.provider
+    return f"{realm} edition:{job.rules.edition}" if job.rules.edition else realm

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, cast, column, func, inspect, select, table
+from sqlalchemy import Connection, Select, case, cast, func, select
 from sqlalchemy import Integer as SqlInteger
 
 from batch_jobs.models import Outcome
-from batch_jobs.storage.schema import calls, items
+from batch_jobs.storage.schema import calls, drafts, items
 
 SCORE_BINS = 10
-drafts = table("drafts", *map(column, ("task_id", "item", "feedback", "repairs", "verdict", "score")))
 
 
 def _stream(connection: Connection, query: Select[Any]) -> Iterator[tuple[Any, ...]]:
@@ -65,9 +64,7 @@ def attempts(connection: Connection, task_id: str) -> list[tuple[int, int]]:
 
 
 def has_drafts(connection: Connection, task_id: str) -> bool:
-    """Whether a judge said anything about the job's answers; a ledger of an older version has no such table."""
-    if not inspect(connection).has_table(drafts.name):
-        return False
+    """Whether a judge said anything about the job's answers."""
     query = select(func.count()).where(drafts.c.task_id == task_id, drafts.c.verdict.is_not(None))
     return bool(connection.execute(query).scalar())
 

@@ -17,13 +17,15 @@ FOUNDATION = {
     "batch_jobs.table",
     "batch_jobs.arrow",
     "batch_jobs.workers",
+    "batch_jobs.shipped",
 }
 MIDDLE = {"batch_jobs.intake", "batch_jobs.render", "batch_jobs.output", "batch_jobs.storage", "providers"}
 ALLOWED: dict[str, set[str]] = {
-    "batch_jobs": set(),
+    "batch_jobs": {"batch_jobs.frames", "batch_jobs.errors"},  # only when it is asked for: see below
     "batch_jobs.__main__": {"batch_jobs.cli"},
     "batch_jobs.cli": {"batch_jobs.api", "batch_jobs.lifecycle", *MIDDLE, *FOUNDATION, "providers.sandbox"},
     "batch_jobs.api": {"batch_jobs.lifecycle", *MIDDLE, *FOUNDATION},
+    "batch_jobs.frames": {"batch_jobs.lifecycle", *MIDDLE, *FOUNDATION},
     "batch_jobs.lifecycle": {*MIDDLE, *FOUNDATION, "providers.sandbox"},
     # siblings: output reads an upload as intake does, and files become durable in one place
     "batch_jobs.intake": {*FOUNDATION},
@@ -39,11 +41,13 @@ ALLOWED: dict[str, set[str]] = {
     "batch_jobs.table": set(),
     "batch_jobs.arrow": set(),
     "batch_jobs.workers": {"batch_jobs.errors", "batch_jobs.system"},
+    "batch_jobs.shipped": {"batch_jobs.errors"},
 }
-"""cli, api -> lifecycle -> intake | render | output | storage | providers -> models, errors, config, system."""
+"""cli, api, frames -> lifecycle -> intake | render | output | storage | providers -> models, errors, config, system."""
 HEAVY = {
     *("openai", "anthropic", "google", "pandas", "duckdb", "pyarrow", "fastapi", "apscheduler", "uvicorn", "tinydb"),
     *("alembic", "openpyxl", "python_calamine", "tqdm", "numpy", "matplotlib", "jinja2"),
+    *("pypdfium2", "docx", "lxml", "semantic_text_splitter"),
 }
 SDK_HOMES = {"providers/openai.py", "providers/anthropic.py", "providers/gemini.py"}
 """Loaded by `providers.connect.connect` when a provider is used, and by nothing else."""

@@ -68,12 +68,16 @@ class Settled:
     Attributes:
         call_id: that its cost is recorded by.
         ends: nothing more becomes of this call; otherwise it was paid for, and another attempt follows.
+        begun: attempts at it by then, this one too.
+        seconds: that they took together, without the waits between them.
     """
 
     call: Call
     call_id: str
     result: ItemResult
     ends: bool
+    begun: int = 1
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,7 @@ class Pool:
     def _settle(self, returned: _Returned) -> None:
         """Decide what an attempt is to its item: the end, a step on the way, or nothing."""
         call, result, error = returned.call, returned.result, returned.error
+        call.seconds += returned.seconds
         self._track(returned)
         blocked = _account_error(result, error)
         if blocked is not None:
@@ -304,7 +309,7 @@ class Pool:
 
     def _widen(self, call: Call) -> None:
         if not self.halted:
-            again = replace(call, body=self.way.widen(call), widened=True, attempts=0, begun=0, state=None)
+            again = replace(call, body=self.way.widen(call), widened=True, attempts=0, state=None)
             self._again(again, 0.0)
 
     def _again(self, call: Call, seconds: float) -> None:
@@ -317,7 +322,8 @@ class Pool:
         if not self._settled:
             self._settled_at = self.way.clock()
         call_id = f"{self.way.task_id}-c{call.item}-{uuid.uuid4().hex[:12]}"
-        self._settled.append(Settled(call, call_id, replace(result, custom_id=call_id), ends))
+        result = replace(result, custom_id=call_id)
+        self._settled.append(Settled(call, call_id, result, ends, call.begun, call.seconds))
 
     def _track(self, returned: _Returned) -> None:
         usage = returned.result.usage if returned.result else Usage()

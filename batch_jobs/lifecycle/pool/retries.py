@@ -37,6 +37,7 @@ class Call:
         widened: the body has the larger output limit after a truncation.
         attempts: that count.
         begun: attempts, refused ones too.
+        seconds: that they took together.
     """
 
     item: int
@@ -48,6 +49,7 @@ class Call:
     widened: bool = False
     attempts: int = 0
     begun: int = 0
+    seconds: float = 0.0
     state: RetryCallState | None = field(default=None, repr=False)
 
 

@@ -1,0 +1,167 @@
+"""From a job's answers back to the DataFrame: the same rows, with the answer's fields as typed columns and a status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from batch_jobs.lifecycle.answers import RowAnswer
+from batch_jobs.render.answers import ModelOutput
+from batch_jobs.storage.files import atomic_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pydantic import BaseModel
+
+OK = "ok"
+STATUS = "status"
+MAX_HOPS = 10
+DTYPES = {"string": "str", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
+"""pandas' own types that can hold a missing value; anything else is a column of objects."""
+
+
+def status_of(reason: str | None) -> str:
+    """What the status column says."""
+    return OK if reason is None else f"failed: {reason}"
+
+
+def with_answers(
+    frame: pd.DataFrame,
+    answers: Iterable[RowAnswer],
+    problems: Mapping[int, str],
+    schema: Mapping[str, Any],
+    model: type[BaseModel] | None = None,
+) -> pd.DataFrame:
+    """Put the answers beside their rows.
+
+    Args:
+        frame: the user's; it stays as it is.
+        answers: each with its row's position as its first cell.
+        problems: rows that were not sent, by position.
+        schema: of the answers.
+        model: checks each answer once more and fills in its defaults, where the schema came from a pydantic model.
+
+    Returns:
+        A frame with the same rows, index, columns and types, and the new columns behind them.
+    """
+    fields = list(schema["properties"])
+    values: dict[str, list[object]] = {name: [None] * len(frame) for name in fields}
+    status = ["failed: it was not sent"] * len(frame)
+    for position, why in problems.items():
+        status[position] = status_of(why)
+    output = None if model is None else ModelOutput.of(model)
+    for given in answers:
+        position, reason, answer = int(given.row), given.reason, given.answer
+        if reason is None and output is not None:
+            answer, reason = checked(answer, output)
+        status[position] = status_of(reason)
+        for name in fields if reason is None else ():
+            values[name][position] = answer.get(name)
+    return _beside(frame, {name: typed(values[name], kind_of(schema, name)) for name in fields}, status)
+
+
+def _beside(frame: pd.DataFrame, columns: Mapping[str, Any], status: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    result, taken = frame.copy(deep=False), {str(label) for label in frame.columns}
+    for name, column in columns.items():
+        result[_free(name, taken)] = column
+    result[_free(STATUS, taken)] = pd.array(list(status), dtype="str")
+    return result
+
+
+def _free(name: str, taken: set[str]) -> Hashable:
+    """The name, or one with a number behind it that no column has."""
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    taken.add(free)
+    return free
+
+
+def checked(answer: Mapping[str, Any], output: ModelOutput) -> tuple[dict[str, Any], str | None]:
+    """Read an answer as the user's own model; what it refuses is that row's failure."""
+    try:
+        found = output.read(json.dumps(answer))
+    except ValueError as error:
+        return {}, f"invalid answer ({error})"
+    return {**answer, **(found if isinstance(found, dict) else {})}, None  # a field with an alias goes by the alias
+
+
+def kind_of(schema: Mapping[str, Any], field: str) -> str | None:
+    """The one JSON type that a field's values have, null aside; None where there is no such."""
+    kinds = _kinds(schema, schema["properties"][field], 0) - {"null"}
+    return next(iter(kinds)) if len(kinds) == 1 else None
+
+
+def _kinds(root: Mapping[str, Any], node: object, hops: int) -> set[str]:
+    if not isinstance(node, Mapping) or hops > MAX_HOPS:
+        return {"any"}
+    if "$ref" in node:
+        return _kinds(root, _target(root, str(node["$ref"])), hops + 1)
+    if "enum" in node or "const" in node:
+        return {_kind_of_value(value) for value in node.get("enum", [node.get("const")])}
+    parts = node.get("anyOf") or node.get("oneOf")
+    if parts:
+        return set().union(*(_kinds(root, part, hops + 1) for part in parts))
+    kind = node.get("type", "any")
+    return set(kind) if isinstance(kind, list) else {str(kind)}
+
+
+def _target(root: Mapping[str, Any], ref: str) -> object:
+    node: Any = root
+    for part in ref.removeprefix("#/").split("/"):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _kind_of_value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    return {str: "string", int: "integer", float: "number"}.get(type(value), "any")
+
+
+def typed(values: list[object], kind: str | None) -> Any:
+    """Values as a column of their type; those that do not fit into it (2**64) make it one of objects."""
+    import numpy as np
+    import pandas as pd
+
+    if kind in DTYPES:
+        try:
+            column: Any = pd.array(cast(Any, values), dtype=cast(Any, DTYPES[kind]))
+            return column
+        except (TypeError, ValueError, OverflowError):
+            pass
+    objects = np.empty(len(values), dtype=object)
+    for position, value in enumerate(values):  # at once, lists would become a dimension
+        objects[position] = value
+    return objects
+
+
+def keep_frame(frame: pd.DataFrame, target: Path) -> bool:
+    """Keep a frame for another process, if it can be had back exactly as it is.
+
+    Returns:
+        Whether it is kept. Parquet can't hold objects of mixed types, doubled column names, and the like.
+    """
+    import pandas as pd
+
+    try:
+        with atomic_file(target) as handle:
+            frame.to_parquet(handle)
+        pd.testing.assert_frame_equal(pd.read_parquet(target), frame, check_freq=False, check_exact=True)
+    except (AssertionError, TypeError, ValueError, NotImplementedError):  # pyarrow's errors are among them
+        target.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def kept_frame(source: Path) -> pd.DataFrame | None:
+    """A frame that was kept; None where it could not be."""
+    import pandas as pd
+
+    return pd.read_parquet(source) if source.exists() else None
