@@ -20,7 +20,7 @@ CANONICAL = orjson.OPT_SORT_KEYS
 
 
 def keep_config(project: Project, job: Job) -> dict[str, str]:
-    """Write `batch_input/<task_id>/config.json`, and hash its parts. A plan that is made again after a crash keeps anew.
+    """Write `batch_input/<task_id>/config.json`, and hash its parts; a plan made again keeps anew.
 
     Returns:
         sha256 of the task's part (with this job's data case only) and of the provider's, by `task` and `provider`.
