@@ -20,15 +20,14 @@ CANONICAL = orjson.OPT_SORT_KEYS
 
 
 def keep_config(project: Project, job: Job) -> dict[str, str]:
-    """Write `batch_input/<task_id>/config.json`, unless it is there, and hash its parts.
+    """Write `batch_input/<task_id>/config.json`, and hash its parts; a plan made again keeps anew.
 
     Returns:
         sha256 of the task's part (with this job's data case only) and of the provider's, by `task` and `provider`.
     """
-    path = project.workspace.config(job.task_id)
-    if not path.exists():
-        atomic_write(path, orjson.dumps(_parts(project, job), option=CANONICAL | orjson.OPT_INDENT_2) + b"\n")
-    parts: dict[str, Any] = orjson.loads(path.read_bytes())
+    parts = _parts(project, job)
+    written = orjson.dumps(parts, option=CANONICAL | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    atomic_write(project.workspace.config(job.task_id), written)
     return {name: hashlib.sha256(orjson.dumps(part, option=CANONICAL)).hexdigest() for name, part in parts.items()}
 
 

@@ -35,8 +35,22 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         spent = calls.spent(connection, task_id)
         verdicts = drafts.verdicts(connection, task_id)
         ended = items.counts(connection, task_id)
+    document = _job(project, job, ended)
+    costs = {
+        "calls": spent.calls,
+        "input_tokens": spent.input_tokens,
+        "cached_tokens": spent.cached_tokens,
+        "output_tokens": spent.output_tokens,
+        "cost_usd": spent.cost_usd,
+    }
+    rounds = [_round(number, list(group)) for number, group in groupby(batches, key=lambda shard: shard.round)]
+    tables = {"job": [document], "rounds": rounds, "batches": [_batch(shard) for shard in batches], "costs": [costs]}
+    write_documents(project.workspace.manifest(task_id), tables)
+
+
+def _job(project: Project, job: Job, ended: Counter[str]) -> dict[str, Any]:
     plan = job.plan or {}
-    document: dict[str, Any] = {
+    return {
         "task_id": job.task_id,
         "simulated": job.simulated,
         "status": job.status,
@@ -67,16 +81,6 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         "done_at": iso(job.done_at),
         "files": _files(project, job),
     }
-    costs = {
-        "calls": spent.calls,
-        "input_tokens": spent.input_tokens,
-        "cached_tokens": spent.cached_tokens,
-        "output_tokens": spent.output_tokens,
-        "cost_usd": spent.cost_usd,
-    }
-    rounds = [_round(number, list(group)) for number, group in groupby(batches, key=lambda shard: shard.round)]
-    tables = {"job": [document], "rounds": rounds, "batches": [_batch(shard) for shard in batches], "costs": [costs]}
-    write_documents(project.workspace.manifest(task_id), tables)
 
 
 def _rows(job: Job) -> dict[str, Any]:
