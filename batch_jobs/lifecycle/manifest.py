@@ -35,7 +35,7 @@ def write_manifest(project: Project, task_id: str, connection: Connection | None
         spent = calls.spent(connection, task_id)
         verdicts = drafts.verdicts(connection, task_id)
         ended = items.counts(connection, task_id)
-    document = _job(project, job, ended)
+    document = {**_job(project, job, ended), "verdicts": verdicts}
     costs = {
         "calls": spent.calls,
         "input_tokens": spent.input_tokens,
@@ -70,8 +70,8 @@ def _job(project: Project, job: Job, ended: Counter[str]) -> dict[str, Any]:
         "columns_added": list(job.output_columns.values()),
         "prompt_sha256": job.prompt_sha256,
         "schema_sha256": job.schema_sha256,
+        "judge_sha256": plan.get("judge_sha256"),
         "rules": asdict(job.rules),
-        "verdicts": verdicts,
         "config_sha256": plan.get("config_sha256"),
         "counts": {"rows": _rows(job), "items": _items(job, ended)},
         "workers": plan.get("workers"),

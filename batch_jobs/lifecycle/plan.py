@@ -127,6 +127,8 @@ def plan_job(run: Run, job: Job) -> None:
     chosen = _figures(project, job, spec, known)
     planned = zip(count_from(0), read_fingerprints(spec.plan), known, strict=False)
     kept = {"config_sha256": keep_config(project, job), "workers": workers_of(project)}
+    if job.rules.judge is not None:
+        kept["judge_sha256"] = kept_judge(spec.prompt_folder, job.rules.judge.prompt, spec.prompt_file).sha256
     with run.write() as connection:
         if jobs.get(connection, job.task_id).phase is not job.phase:
             return  # cancelled meanwhile

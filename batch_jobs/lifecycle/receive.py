@@ -137,7 +137,7 @@ def _record(project: Project, job: Job, claim: Claim | None) -> Job:
 def _keep(project: Project, order: Order) -> Job:
     """Check the file and put it, with its rows, into the folder of a new job that is not in the ledger yet."""
     resolved = _resolve(project, order)
-    table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=_limits(project))
+    table = open_table(order.file, filename=order.file_name, sheet=order.sheet, limits=intake_limits(project))
     check_columns(table, resolved.data_case, order)
     _check_grouping(table, resolved.data_case, order)
     for prompt in (resolved.prompt, resolved.judge):
@@ -226,7 +226,8 @@ def way_to_model(project: Project, provider: str | None, model: str | None) -> W
     return Way(name, entry, chosen, account)
 
 
-def _limits(project: Project) -> IntakeLimits:
+def intake_limits(project: Project) -> IntakeLimits:
+    """What a table may hold at most."""
     intake = project.settings.intake.model_dump()
     return IntakeLimits(**{name: intake[name] for name in IntakeLimits.__slots__})
 

@@ -22,7 +22,7 @@ from batch_jobs.intake.recognise import open_table
 from batch_jobs.lifecycle.checking import answer_of, checked_result
 from batch_jobs.lifecycle.plan import render_spec
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.lifecycle.receive import Order, Way, check_columns, way_to_model
+from batch_jobs.lifecycle.receive import Order, Way, check_columns, intake_limits, way_to_model
 from batch_jobs.lifecycle.schema_fit import check_schema
 from batch_jobs.lifecycle.stages import Made, State, archive
 from batch_jobs.models import ItemResult, Mode, Outcome, Parameters, Request, Usage
@@ -37,7 +37,7 @@ from batch_jobs.render.spec import RenderSpec, fingerprint
 from batch_jobs.storage.calls import cost_of
 from batch_jobs.storage.files import atomic_write
 from batch_jobs.storage.jobs import Job
-from batch_jobs.table import FileKind, IntakeLimits, TableFormat
+from batch_jobs.table import FileKind, TableFormat
 from providers.connect import codec_for
 
 AUTO_PROMPT = "schema_auto.yaml"
@@ -233,7 +233,7 @@ def _samples(project: Project, order: SchemaOrder, data_case: DataCase, spec: Re
     if order.sample is None:
         return
     file, name, sheet = order.sample
-    limits = IntakeLimits(**project.settings.intake.model_dump())
+    limits = intake_limits(project)
     table = open_table(file, filename=name, sheet=sheet, limits=limits)
     check_columns(table, data_case, Order(file, name, order.task, order.data_case))
     clean = cleaner(spec.cleaning)

@@ -9,19 +9,24 @@ from tests.acceptance.kit import Cli
 from tests.conftest import REPOSITORY
 
 
-def block(page: str, name: str) -> str:
+def page(name: str) -> str:
+    """A page's text."""
+    return (REPOSITORY / "docs" / name).read_text("utf-8")
+
+
+def block(name_of_page: str, name: str) -> str:
     """The file that a page shows under its name."""
-    text = (REPOSITORY / "docs" / page).read_text("utf-8")
-    found = re.search(rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    shown = rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$"
+    found = re.search(shown, page(name_of_page), re.DOTALL | re.MULTILINE)
     assert found, name
     return found[1]
 
 
-def follow(cli: Cli, page: str, *files: str) -> None:
+def follow(cli: Cli, name_of_page: str, *files: str) -> None:
     """Put the files of a page into a project, and its tasks into the config."""
     for name in files:
-        (cli.folder / name).write_text(block(page, name), "utf-8")
-    add_tasks(cli, json.loads(block(page, "config.json")))
+        (cli.folder / name).write_text(block(name_of_page, name), "utf-8")
+    add_tasks(cli, json.loads(block(name_of_page, "config.json")))
 
 
 def add_tasks(cli: Cli, tasks: dict[str, object]) -> None:

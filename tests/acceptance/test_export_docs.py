@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -106,35 +104,6 @@ def test_the_same_job_gives_the_same_bytes_from_both_layouts_and_modes(cli: Cli,
     assert taken.read_bytes() == b"mine"
     assert exported(cli, folders, "csv", "--output", taken)["path"] == str(taken)
     assert taken.read_bytes() == before
-
-
-def test_groups_and_verdicts_where_there_are_any(cli: Cli, tmp_path: Path) -> None:
-    """The plan's column `group` and the ledger's table `drafts`, as grouped and judged tasks leave them."""
-    task_id = run(cli, write_csv(tmp_path / "losses.csv", losses(6)))
-    plan = cli.folder / "batch_input" / task_id / "plan" / "rows.parquet"
-    table = pq.read_table(plan)
-    if "group" not in table.column_names:
-        pq.write_table(table.append_column("group", pa.array(list("aabbcc"))), plan)
-    with sqlite3.connect(cli.folder / "store" / "ledger.sqlite") as ledger:
-        columns = "task_id TEXT, item INTEGER, step TEXT NOT NULL DEFAULT 'judge', repairs INTEGER NOT NULL DEFAULT 0"
-        ledger.execute(f"CREATE TABLE IF NOT EXISTS drafts ({columns}, verdict TEXT, score REAL)")
-        values = [
-            (task_id, 0, "judge", 0, "accept", 0.75),
-            (task_id, 2, "judge", 1, "reject", 0.0),
-            ("f" * 32, 1, "judge", 0, "accept", 1.0),
-        ]
-        ledger.executemany(
-            "INSERT INTO drafts (task_id, item, step, repairs, verdict, score) VALUES (?, ?, ?, ?, ?, ?)", values
-        )
-    made = exported(cli, task_id, "jsonl")
-    rows = [json.loads(line) for line in Path(made["path"]).read_text("utf-8").splitlines()]
-    assert [(row["verdict"], row["score"]) for row in rows] == [
-        ("accept", 0.75),
-        (None, None),
-        ("reject", 0.0),
-        *[(None, None)] * 3,
-    ]
-    assert [row["group_key"] for row in rows] == list("aabbcc")
 
 
 def test_the_commands_of_the_page(cli: Cli, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.kit import Cli, Sandbox, losses, own_answer, read_csv, sandbox_server, write_csv
-from tests.acceptance.pages import add_tasks, block, follow
+from tests.acceptance.pages import add_tasks, block, follow, page
 
 ROWS = 40
 SHARE = 0.3
@@ -122,10 +122,7 @@ def test_only_what_changed_is_asked_again(project: Cli, file: Path) -> None:
 
 def block_of_judge() -> str:
     """The page's line of config for a judge of his own."""
-    from tests.conftest import REPOSITORY
-
-    text = (REPOSITORY / "docs" / "judge.md").read_text("utf-8")
-    return next(line for line in text.splitlines() if line.startswith('"judge": {"prompt"'))
+    return next(line for line in page("judge.md").splitlines() if line.startswith('"judge": {"prompt"'))
 
 
 def test_a_judge_that_does_not_see_the_answer_is_an_error_before_anything_is_kept(project: Cli, file: Path) -> None:

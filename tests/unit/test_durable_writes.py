@@ -18,6 +18,9 @@ HOMES = {"batch_jobs/storage/files.py", "batch_jobs/storage/folders.py", "batch_
 ADOPTED = "a temp file, which `files.adopt` syncs and renames"
 EXPORTED = "into the open file of `files.atomic_file`"
 NAMED = {
+    "batch_jobs/frames/results.py:keep_frame": "a copy of the caller's frame that could not be had back",
+    "batch_jobs/frames/rows.py:write_upload": "in the system's temp folder; intake copies it with a sync",
+    "batch_jobs/intake/document.py:write_table": "the same",
     "batch_jobs/api/upload.py:ordered": "an upload in the system's temp folder, which intake copies with a sync",
     "batch_jobs/cli/starter.py:init": "a new project's config, prompts and example; no job has anything there yet",
     "batch_jobs/intake/snapshot.py:write_snapshot": "in a folder that appears by one rename when it is complete",
