@@ -89,6 +89,12 @@ GEMINI_GENERATION_FIELDS = _words(
     "responseFormat translationConfig enableAffectiveDialog"
 )
 
+GEMINI_PART_FIELDS = _words(
+    "text thought thoughtSignature inlineData fileData functionCall functionResponse executableCode "
+    "codeExecutionResult videoMetadata audioMetadata documentMetadata speechMetadata spreadsheetMetadata partMetadata "
+    "audioTranscription mediaProcessing mediaResolution toolCall toolResponse"
+)
+
 
 def camel(name: str) -> str:
     """Give the REST name of a field; proto JSON takes both forms."""
