@@ -25,7 +25,7 @@ from .words import CHARS_PER_TOKEN
 
 FIRST_TOKENS = 1024
 STEP_TOKENS = 128
-LONE_STEPS = 4
+LONE_STEPS = 8
 """So many steps are kept of what no request has said before and is not in the fixed part."""
 MOST_PREFIXES = 100_000
 LOOKBACK_BLOCKS = 20
@@ -67,19 +67,22 @@ class _Fixed:
 
 
 class PromptCache:
-    """The beginnings of prompts that were seen."""
+    """The beginnings of prompts that were seen, at most so many; its length is how many they are."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, most: int = MOST_PREFIXES) -> None:
+        self._database, self._most = database, most
         self._lock = threading.Lock()
         self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
         self._durable: set[bytes] = set()
         self._last: _Fixed | None = None
         newest = "SELECT rowid FROM beginnings ORDER BY rowid DESC LIMIT ?"
-        database.run(f"DELETE FROM beginnings WHERE rowid NOT IN ({newest})", MOST_PREFIXES // 2)
+        database.run(f"DELETE FROM beginnings WHERE rowid NOT IN ({newest})", most // 2)
         for row in database.rows("SELECT * FROM beginnings ORDER BY rowid"):
             self._seen[row["hash"]] = _Seen(row["subject"], row["until"])
             self._durable.add(row["hash"])
+
+    def __len__(self) -> int:
+        return len(self._seen)
 
     def take(self, ask: Ask, owner: str, subject: str, now: float) -> Cached:
         """Look up a request's prompt, and keep it for the ones to come.
@@ -107,7 +110,7 @@ class PromptCache:
         for end, key in chain(steps, fixed.beyond(ask.text, ends[len(own) :])):
             if self._is_there(key, subject, now):
                 read = end
-            elif end > max(read, len(ask.fixed)) + LONE_STEPS * ends.step:
+            elif end > max(read, len(ask.fixed), ends.start) + LONE_STEPS * ends.step:
                 break
             else:
                 self._keep(key, subject, now, math.inf)
@@ -161,7 +164,7 @@ class PromptCache:
         known = self._seen.get(key)
         self._seen[key] = _Seen(known.subject if known and known.until >= now else subject, until)
         self._seen.move_to_end(key)
-        if len(self._seen) > MOST_PREFIXES:
+        if len(self._seen) > self._most:
             gone, _ = self._seen.popitem(last=False)
             self._durable.discard(gone)
 
