@@ -95,7 +95,7 @@ def _json(value: object) -> str:
 
 def _verdicts(ask: Ask, said: object) -> list[object]:
     """The verdicts that an answer gives; a pack of them gives one for each record."""
-    if ask.schema is None or not isinstance(said, dict):
+    if ask.schema is None or not isinstance(said, dict) or said.keys().isdisjoint({"verdict", "results"}):
         return []
     if is_judge(ask.schema):
         return [said["verdict"]]

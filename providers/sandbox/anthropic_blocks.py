@@ -21,7 +21,11 @@ def blocks_problem(body: Body) -> Problem | None:
     """Find what the provider would refuse in the turns, the blocks and the cache controls of a messages body."""
     controls: list[tuple[str, Body]] = []
     for number, content in _contents(body):
-        for at, block in enumerate(content if isinstance(content, list) else ()):
+        if not isinstance(content, list):
+            continue
+        for at, block in enumerate(content):
+            if _is_plain(block):
+                continue
             where = f"system.{at}" if number < 0 else f"messages.{number}.content.{at}"
             if problem := _block_problem(where, block):
                 return problem
@@ -35,8 +39,8 @@ def blocks_problem(body: Body) -> Problem | None:
 def turns_problem(turns: list[Body]) -> Problem | None:
     """Find a turn that is none, and a conversation that does not go from a user to a user."""
     for at, turn in enumerate(turns):
-        if extra := turn.keys() - _TURN_KEYS:
-            return Problem(400, f"messages.{at}.{min(extra)}: Extra inputs are not permitted")
+        if not turn.keys() <= _TURN_KEYS:
+            return Problem(400, f"messages.{at}.{min(turn.keys() - _TURN_KEYS)}: Extra inputs are not permitted")
         if turn.get("role") not in {"user", "assistant"}:
             return Problem(400, 'messages: Unexpected role. The Messages API accepts a top-level "system" parameter')
         if not turn.get("content"):
@@ -93,6 +97,13 @@ def _block_ends(content: object, at: int) -> Iterator[tuple[int, Body | None]]:
             at += len(block["text"])
             yield at, block.get("cache_control")
             at += 1
+
+
+def _is_plain(block: object) -> bool:
+    """Whether a block is a text and nothing else: most are, and need no more looks."""
+    if not isinstance(block, dict) or len(block) != 2 or block.get("type") != "text":
+        return False
+    return isinstance(block.get("text"), str) and block["text"] != ""
 
 
 def _block_problem(where: str, block: object) -> Problem | None:

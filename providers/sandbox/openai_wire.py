@@ -56,6 +56,9 @@ class OpenAIWire:
 
     dialect = Dialect.OPENAI
 
+    def __init__(self) -> None:
+        self._strict: object = None  # the last schema that keeps the rules: mostly the next request has it too
+
     def key(self, headers: Mapping[str, str], query: Mapping[str, str]) -> str:
         """Give the bearer token."""
         del query
@@ -96,7 +99,10 @@ class OpenAIWire:
         spec = form if endpoint == RESPONSES else form.get("json_schema") or {}
         if not spec.get("name"):
             return Problem(400, f"Missing required parameter: '{param}.name'.", "missing_required_parameter", param)
-        fault = strict_fault(spec.get("schema") or {}, ()) if spec.get("strict") else None
+        schema = spec.get("schema") or {}
+        fault = strict_fault(schema, ()) if spec.get("strict") and schema != self._strict else None
+        if spec.get("strict") and not fault:
+            self._strict = schema
         if fault:
             message = f"Invalid schema for {param} '{spec['name']}': {fault}"
             return Problem(400, message, code="invalid_json_schema", param=param)

@@ -162,8 +162,10 @@ class PromptCache:
     def _keep(self, key: bytes, subject: str, now: float, until: float) -> None:
         """Keep a beginning; one that lives goes on living as its first writer's."""
         known = self._seen.get(key)
-        self._seen[key] = _Seen(known.subject if known and known.until >= now else subject, until)
-        self._seen.move_to_end(key)
+        if known is not None:
+            self._seen.move_to_end(key)
+            subject = known.subject if known.until >= now else subject
+        self._seen[key] = _Seen(subject, until)
         if len(self._seen) > self._most:
             gone, _ = self._seen.popitem(last=False)
             self._durable.discard(gone)
