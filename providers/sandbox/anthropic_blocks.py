@@ -57,7 +57,8 @@ def turns_problem(turns: list[Body]) -> Problem | None:
 
 def marks_of(body: Body) -> tuple[tuple[Mark, ...], tuple[int, ...]]:
     """Give the marks of a body, and where its blocks end; both empty where nothing is marked."""
-    if not body.get("cache_control") and not any(_controlled(content) for _, content in _contents(body)):
+    contents = [body.get("system"), *(turn["content"] for turn in body["messages"])]
+    if not body.get("cache_control") and not any(_controlled(content) for content in contents):
         return (), ()
     found = list(_ends(body))
     marks = [Mark(end, control.get("ttl") or "5m") for end, control in found if control]

@@ -129,8 +129,10 @@ class ItemRunner:
         custom_id, body = self.wire.read_line(line)
         ident = short_hash(self.batch.batch_id, str(index))
         subject = f"{self.batch.batch_id}/{index}"
-        item = Subject(self.wire.dialect, _finder(line), self._take(subject), lambda: custom_id)
-        met = item_faults(self.batch.plan, item, executed=unrun is None)
+        met: Met = {}
+        if self.batch.plan.item_faults:
+            item = Subject(self.wire.dialect, _finder(line), self._take(subject), lambda: custom_id)
+            met = item_faults(self.batch.plan, item, executed=unrun is None)
         if FaultKind.ITEM_MISSING in met:
             return ItemEnd((), unrun or "errored")
         unrun = Unrun.EXPIRED if FaultKind.ITEM_EXPIRED in met else unrun
@@ -151,6 +153,8 @@ class ItemRunner:
     def _spread(self, line: Body, met: Met, ident: str) -> tuple[bytes, ...]:
         """Turn an item's one line into the lines its faults ask for."""
         own = self._dump(line)
+        if not met:
+            return (own,)
         lines = [own, own] if FaultKind.ITEM_DOUBLED in met else [own]
         if stray := met.get(FaultKind.ITEM_UNKNOWN_ID):
             other = self._dump({**line, "key" if "key" in line else "custom_id": f"unsent-sim-{ident}"})
