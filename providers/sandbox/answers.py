@@ -16,25 +16,20 @@ from .packs import item_form, pack_answer
 from .python_answers import python_answer
 from .question import Judging, Question
 from .schema_answers import answer_for, revisions_in
-from .wire import Answer, Ask, Finish
+from .wire import Answer, Ask, Cached, Finish
 from .words import CHARS_PER_TOKEN, data_point, sentences, tokens
 
-MIN_CACHED_TOKENS = 1024
 REFUSAL = "I'm sorry, but I can't help with that (simulated refusal)."
 
 FORMS: tuple[Callable[[Question], object | None], ...] = (judge, python_answer)
 """Who answers questions of a special form: the first that gives an answer. All others are filled by their schema."""
 
 
-def is_cacheable(ask: Ask) -> bool:
-    """Whether the provider would keep the fixed part of this request in its prompt cache."""
-    return ask.cacheable and tokens(ask.fixed) >= MIN_CACHED_TOKENS
-
-
 def compose(
     ask: Ask,
     *,
-    seen_before: bool = False,
+    cached: Cached | None = None,
+    held_tokens: int = 0,
     faults: Mapping[FaultKind, Fault] | None = None,
     judging: Judging | None = None,
 ) -> Answer:
@@ -42,7 +37,8 @@ def compose(
 
     Args:
         ask: the question.
-        seen_before: the fixed part is in the provider's cache.
+        cached: what the provider's cache has of its prompt.
+        held_tokens: of the cached content that it goes on from.
         faults: those that the request meets; some of them spoil the answer.
         judging: how verdicts fall.
     """
@@ -55,15 +51,16 @@ def compose(
         text, finish = text[: max(1, len(text) // 2)], Finish.LENGTH
     elif ask.max_tokens is not None and tokens(text) > ask.max_tokens:
         text, finish = text[: ask.max_tokens * CHARS_PER_TOKEN], Finish.LENGTH
-    cached = tokens(ask.fixed) if is_cacheable(ask) else 0
+    cached = cached or Cached()
     whole = finish is Finish.STOP and FaultKind.ITEM_INVALID_JSON not in met
     verdicts = _verdicts(ask, said) if whole else []
     return Answer(
         text=text,
         finish=finish,
-        input_tokens=tokens(ask.fixed) + tokens(ask.text),
-        cached_tokens=cached if seen_before else 0,
-        written_tokens=0 if seen_before else cached,
+        input_tokens=held_tokens + tokens(ask.fixed) + tokens(ask.text),
+        cached_tokens=held_tokens + cached.read,
+        written_tokens=cached.written,
+        hour_tokens=cached.hour,
         output_tokens=tokens(text),
         accepted=verdicts.count(ACCEPT),
         rejected=verdicts.count(REJECT),
@@ -99,7 +96,7 @@ def _json(value: object) -> str:
 
 def _verdicts(ask: Ask, said: object) -> list[object]:
     """The verdicts that an answer gives; a pack of them gives one for each record."""
-    if ask.schema is None or not isinstance(said, dict):
+    if ask.schema is None or not isinstance(said, dict) or said.keys().isdisjoint({"verdict", "results"}):
         return []
     if is_judge(ask.schema):
         return [said["verdict"]]

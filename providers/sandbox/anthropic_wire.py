@@ -13,6 +13,7 @@ import orjson
 
 from batch_jobs.models import Dialect
 
+from .anthropic_blocks import blocks_problem, marks_of, turns_problem
 from .limits import known_fields
 from .openai_wire import texts_of
 from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, talk
@@ -77,23 +78,23 @@ class AnthropicWire:
         if body.get("stream"):
             where = "stream: not supported in message batches" if place.in_batch else "stream: is not simulated"
             return Problem(400, where)
-        if any(turn.get("role") not in {"user", "assistant"} for turn in body["messages"]):
-            return Problem(400, 'messages: Unexpected role. The Messages API accepts a top-level "system" parameter')
-        return None
+        return turns_problem(body["messages"]) or blocks_problem(body)
 
     def ask(self, body: Body, place: Place) -> Ask:
         """Read a messages body."""
         form = (body.get("output_config") or {}).get("format") or {}
         system = body.get("system") or ""
         said = talk([(turn["role"] == "assistant", texts_of(turn.get("content"))) for turn in body["messages"]])
-        marked = isinstance(system, list) and any("cache_control" in block for block in system)
+        marks, blocks = marks_of(body)
         return Ask(
             model=str(body["model"]),
             fixed=texts_of(system),
             text=said.text,
             schema=form.get("schema") if form.get("type") == "json_schema" else None,
             max_tokens=body["max_tokens"],
-            cacheable=marked or bool(body.get("cache_control")),
+            implicit=False,
+            marks=marks,
+            blocks=blocks,
             in_batch=place.in_batch,
             record=said.record,
             previous=said.previous,
@@ -117,8 +118,8 @@ class AnthropicWire:
                 "cache_creation_input_tokens": answer.written_tokens,
                 "cache_read_input_tokens": answer.cached_tokens,
                 "cache_creation": {
-                    "ephemeral_5m_input_tokens": answer.written_tokens,
-                    "ephemeral_1h_input_tokens": 0,
+                    "ephemeral_5m_input_tokens": answer.written_tokens - answer.hour_tokens,
+                    "ephemeral_1h_input_tokens": answer.hour_tokens,
                 },
                 "output_tokens": answer.output_tokens,
                 "service_tier": "batch" if ask.in_batch else "standard",

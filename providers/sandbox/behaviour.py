@@ -32,6 +32,7 @@ class Route(StrEnum):
     ITEM = "item"  # one request inside a batch
     CANCEL = "cancel"  # stop a batch
     FILE = "file"  # get or list files
+    CACHE = "cache"  # make, get, list, change or delete cached contents (Gemini)
     DELETE = "delete"  # delete a file or a batch
 
 

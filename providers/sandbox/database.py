@@ -36,7 +36,11 @@ CREATE TABLE IF NOT EXISTS bill (
 CREATE INDEX IF NOT EXISTS bill_by_batch ON bill (batch_id);
 CREATE TABLE IF NOT EXISTS calls (route TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS hits (fault TEXT NOT NULL, subject TEXT NOT NULL, PRIMARY KEY (fault, subject));
-CREATE TABLE IF NOT EXISTS prefixes (prefix TEXT PRIMARY KEY, subject TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS beginnings (hash BLOB NOT NULL PRIMARY KEY, subject TEXT NOT NULL, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS cached_contents (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, model TEXT NOT NULL,
+    display_name TEXT NOT NULL, tokens INTEGER NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    expires_at REAL NOT NULL);
 """
 _LATER_COLUMNS = {"bill": ("written_tokens", "accepted", "rejected")}
 """Counts that a folder of an older sandbox does not have yet."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import BinaryIO
 
 from batch_jobs.models import Dialect
@@ -21,7 +22,7 @@ from .items import ItemEnd, ItemRunner
 from .records import BatchRow, BillLine, End, FileRow, Outcome
 from .sandbox import Sandbox
 from .timeline import done_items, ends_at, is_due, was_cancelled
-from .wire import Unrun, Wire, share_of
+from .wire import Unrun, Wire
 
 BILL_CHUNK = 500
 LONG_STEM = 36
@@ -109,7 +110,7 @@ def _order(batch: BatchRow, count: int) -> list[int]:
     if batch.plan.reverse:
         order.reverse()
     elif batch.plan.shuffle and count > 1:
-        order.sort(key=lambda index: share_of(batch.batch_id, str(index)))
+        Random(batch.batch_id).shuffle(order)
         if order == sorted(order):
             order.reverse()
     return order

@@ -15,6 +15,7 @@ from . import batches
 from .behaviour import Route
 from .calls import single_call
 from .execute import LineIndex, result_path
+from .gemini_caches import cache_routes
 from .gemini_files import FILES_WIRE, file_of, file_routes
 from .gemini_words import rfc3339
 from .handling import Incoming, add_route, reply
@@ -36,6 +37,7 @@ def router() -> APIRouter:
     add = partial(add_route, made, WIRE)
     for version in ("v1", "v1beta"):
         file_routes(made, version)
+        cache_routes(made, version)
         add(Route.CALL, "POST", f"/{version}/models/{{model}}:generateContent", call)
         add(Route.CREATE, "POST", f"/{version}/models/{{model}}:batchGenerateContent", create)
         add(Route.LIST, "GET", f"/{version}/batches", list_batches)

@@ -11,7 +11,7 @@ import orjson
 
 from batch_jobs.models import Dialect
 
-from .limits import GEMINI_FIELDS, GEMINI_GENERATION_FIELDS, camel
+from .limits import GEMINI_FIELDS, GEMINI_GENERATION_FIELDS, GEMINI_PART_FIELDS, camel
 from .openai_wire import texts_of
 from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, talk
 
@@ -58,37 +58,38 @@ class GeminiWire:
         del place
         unknown = sorted(name for name in body if camel(name) not in GEMINI_FIELDS)
         if unknown:
-            return _unknown(unknown[0], "")
-        config = _field(body, "generationConfig")
+            return unknown_field(unknown[0], "")
+        config = field_of(body, "generationConfig")
         unknown = sorted(name for name in config if camel(name) not in GEMINI_GENERATION_FIELDS)
         if unknown:
-            return _unknown(unknown[0], " at 'generation_config'")
-        if not body.get("contents"):
-            return Problem(400, "* GenerateContentRequest.contents: contents is not specified")
+            return unknown_field(unknown[0], " at 'generation_config'")
+        problem = contents_problem(body, "GenerateContentRequest") or _held_problem(body)
+        if problem is not None:
+            return problem
         names = {camel(name) for name in config}
         if {"responseSchema", "responseJsonSchema"} <= names:
             return Problem(400, "Only one of response_schema and response_json_schema may be set.")
         wants_schema = names & {"responseSchema", "responseJsonSchema"}
-        if wants_schema and _word(config, "responseMimeType") != "application/json":
+        if wants_schema and word_of(config, "responseMimeType") != "application/json":
             return Problem(400, "Structured output needs response_mime_type 'application/json'.")
         return None
 
     def ask(self, body: Body, place: Place) -> Ask:
         """Read a generateContent body; the model comes from the URL or from the batch."""
-        config = _field(body, "generationConfig")
-        schema = _field(config, "responseJsonSchema") or _field(config, "responseSchema") or None
-        if schema is None and _word(config, "responseMimeType") == "application/json":
+        config = field_of(body, "generationConfig")
+        schema = field_of(config, "responseJsonSchema") or field_of(config, "responseSchema") or None
+        if schema is None and word_of(config, "responseMimeType") == "application/json":
             schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
-        limit = _word(config, "maxOutputTokens")
-        turns = body["contents"] if isinstance(body["contents"], list) else [body["contents"]]
-        said = talk([(turn.get("role") == "model", texts_of(turn.get("parts"))) for turn in turns])
+        limit = word_of(config, "maxOutputTokens")
+        said = talk([(turn.get("role") == "model", texts_of(turn.get("parts"))) for turn in turns_of(body)])
         return Ask(
             model=place.model.removeprefix("models/"),
-            fixed=texts_of(_field(body, "systemInstruction").get("parts")),
+            fixed=texts_of(field_of(body, "systemInstruction").get("parts")),
             text=said.text,
             schema=schema,
             max_tokens=int(limit) if limit else None,
             in_batch=place.in_batch,
+            held=word_of(body, "cachedContent"),
             record=said.record,
             previous=said.previous,
             answers_before=said.answers_before,
@@ -170,17 +171,66 @@ def _info(reason: str) -> Body:
     return {"@type": f"{_INFO}ErrorInfo", "reason": reason, "domain": "googleapis.com"}
 
 
-def _unknown(name: str, where: str) -> Problem:
+def unknown_field(name: str, where: str) -> Problem:
+    """Say that a field is unknown."""
     return Problem(400, f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.')
 
 
-def _field(body: Body, name: str) -> Body:
+def turns_of(body: Body) -> list[Body]:
+    """Give the turns of a conversation, which may be written as one."""
+    contents = body.get("contents") or []
+    return contents if isinstance(contents, list) else [contents]
+
+
+def contents_problem(body: Body, where: str, *, needs_question: bool = True) -> Problem | None:
+    """Find what the provider would refuse in the turns of a conversation.
+
+    Args:
+        body: with `contents`.
+        where: the message that has them, for the error.
+        needs_question: there must be turns, and the last one a user's.
+    """
+    turns = turns_of(body)
+    if not turns and needs_question:
+        return Problem(400, f"* {where}.contents: contents is not specified")
+    for at, turn in enumerate(turns):
+        if extra := turn.keys() - {"role", "parts"}:
+            return unknown_field(min(extra), f" at 'contents[{at}]'")
+        if turn.get("role", "user") not in {"user", "model"}:
+            return Problem(400, "Please use a valid role: user, model.")
+        if not turn.get("parts"):
+            return Problem(400, f"* {where}.contents[{at}].parts: contents.parts must not be empty.")
+        for number, part in enumerate(turn["parts"] if isinstance(turn["parts"], list) else ()):
+            if extra := {name for name in part if camel(name) not in GEMINI_PART_FIELDS}:
+                return unknown_field(min(extra), f" at 'contents[{at}].parts[{number}]'")
+    if needs_question and turns[-1].get("role") == "model":
+        return Problem(400, "Please ensure that multiturn requests end with a user role or a function response.")
+    return None
+
+
+def _held_problem(body: Body) -> Problem | None:
+    """Find what a request that goes on from a cached content must leave to it."""
+    held = word_of(body, "cachedContent")
+    if not held:
+        return None
+    if not held.startswith("cachedContents/"):
+        return Problem(400, "* GenerateContentRequest.cached_content: unexpected CachedContent name format")
+    if not {"systemInstruction", "tools", "toolConfig"} & {camel(name) for name in body}:
+        return None
+    return Problem(
+        400,
+        "CachedContent can not be used with GenerateContent request setting system_instruction, tools or tool_config."
+        "\n\nProposed fix: move those values to CachedContent from GenerateContent request.",
+    )
+
+
+def field_of(body: Body, name: str) -> Body:
     """Read an object by its camelCase name, however it is spelt; {} when it is not there."""
     found = body.get(name) or next((value for key, value in body.items() if camel(key) == name), None)
     return found if isinstance(found, dict) else {}
 
 
-def _word(body: Body, name: str) -> str:
+def word_of(body: Body, name: str) -> str:
     """Read a plain value by its camelCase name, however it is spelt; "" when it is not there."""
     found = body.get(name) or next((value for key, value in body.items() if camel(key) == name), None)
     return "" if found is None else str(found)

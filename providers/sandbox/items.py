@@ -11,13 +11,14 @@ from typing import cast
 
 import orjson
 
-from .answers import compose, is_cacheable
+from .answers import compose
 from .behaviour import Fault, FaultKind
+from .cached_contents import held_tokens
 from .faults import Met, Subject, item_faults
 from .question import ACCEPTING, Judging
 from .records import BatchRow, BillLine
 from .sandbox import Sandbox
-from .wire import Answer, Ask, Body, Place, Problem, Unrun, Wire, needles, short_hash
+from .wire import Answer, Ask, Body, Cached, Place, Problem, Unrun, Wire, needles, short_hash
 
 UNREADABLE = (AttributeError, TypeError, KeyError, ValueError, IndexError, OverflowError, RecursionError)
 """What an odd body or schema may raise on the way to an answer."""
@@ -62,15 +63,15 @@ def answered(
         if problem is not None:
             return problem
         ask = wire.ask(cast(Body, body), place)
-        return ask, _execute(box, ask, asker, met)
+        held = held_tokens(box, ask, asker.owner) if ask.held else 0
+        return held if isinstance(held, Problem) else (ask, _execute(box, ask, asker, met, held))
     except UNREADABLE as error:
         return Problem(400, f"The request can't be read: {type(error).__name__}: {error} (simulated)")
 
 
-def _execute(box: Sandbox, ask: Ask, asker: Asker, met: Met) -> Answer:
-    prefix = short_hash(asker.owner, ask.model, ask.fixed) if is_cacheable(ask) else ""
-    seen = bool(prefix) and box.state.seen_before(prefix, asker.subject)
-    return compose(ask, seen_before=seen, faults=met, judging=asker.judging)
+def _execute(box: Sandbox, ask: Ask, asker: Asker, met: Met, held: int) -> Answer:
+    cached = Cached() if ask.held else box.cache.take(ask, asker.owner, asker.subject, box.clock())
+    return compose(ask, cached=cached, held_tokens=held, faults=met, judging=asker.judging)
 
 
 def error_of(met: Met) -> Problem | None:
@@ -128,8 +129,10 @@ class ItemRunner:
         custom_id, body = self.wire.read_line(line)
         ident = short_hash(self.batch.batch_id, str(index))
         subject = f"{self.batch.batch_id}/{index}"
-        item = Subject(self.wire.dialect, _finder(line), self._take(subject), lambda: custom_id)
-        met = item_faults(self.batch.plan, item, executed=unrun is None)
+        met: Met = {}
+        if self.batch.plan.item_faults:
+            item = Subject(self.wire.dialect, _finder(line), self._take(subject), lambda: custom_id)
+            met = item_faults(self.batch.plan, item, executed=unrun is None)
         if FaultKind.ITEM_MISSING in met:
             return ItemEnd((), unrun or "errored")
         unrun = Unrun.EXPIRED if FaultKind.ITEM_EXPIRED in met else unrun
@@ -150,6 +153,8 @@ class ItemRunner:
     def _spread(self, line: Body, met: Met, ident: str) -> tuple[bytes, ...]:
         """Turn an item's one line into the lines its faults ask for."""
         own = self._dump(line)
+        if not met:
+            return (own,)
         lines = [own, own] if FaultKind.ITEM_DOUBLED in met else [own]
         if stray := met.get(FaultKind.ITEM_UNKNOWN_ID):
             other = self._dump({**line, "key" if "key" in line else "custom_id": f"unsent-sim-{ident}"})

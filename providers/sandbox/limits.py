@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,7 +89,14 @@ GEMINI_GENERATION_FIELDS = _words(
     "responseFormat translationConfig enableAffectiveDialog"
 )
 
+GEMINI_PART_FIELDS = _words(
+    "text thought thoughtSignature inlineData fileData functionCall functionResponse executableCode "
+    "codeExecutionResult videoMetadata audioMetadata documentMetadata speechMetadata spreadsheetMetadata partMetadata "
+    "audioTranscription mediaProcessing mediaResolution toolCall toolResponse"
+)
 
+
+@lru_cache(maxsize=1024)
 def camel(name: str) -> str:
     """Give the REST name of a field; proto JSON takes both forms."""
     head, *rest = name.split("_")

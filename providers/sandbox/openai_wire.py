@@ -31,6 +31,11 @@ _PARTS = {
     },
 }
 """The kinds of parts that a message of a role may have; a system message's are of the first kind of a user's."""
+_TURN_KEYS = {
+    CHAT: frozenset({"role", "content", "name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call"}),
+    RESPONSES: frozenset({"type", "role", "content", "id", "status", "phase"}),
+}
+_TEXT_KEYS = frozenset({"type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"})
 _TYPES = {401: "invalid_request_error", 403: "invalid_request_error", 429: "requests"}
 _UNRUN = {
     Unrun.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
@@ -50,6 +55,9 @@ class OpenAIWire:
     """The dialect of api.openai.com/v1."""
 
     dialect = Dialect.OPENAI
+
+    def __init__(self) -> None:
+        self._strict: object = None  # the last schema that keeps the rules: mostly the next request has it too
 
     def key(self, headers: Mapping[str, str], query: Mapping[str, str]) -> str:
         """Give the bearer token."""
@@ -73,7 +81,7 @@ class OpenAIWire:
         if unknown:
             name = min(unknown)
             if place.endpoint == RESPONSES:
-                return Problem(400, f"Unknown parameter: '{name}'.", code="unknown_parameter", param=name)
+                return _unknown(name)
             return Problem(400, f"Unrecognized request argument supplied: {name}")
         needed = "input" if place.endpoint == RESPONSES else "messages"
         for name in ("model", needed):
@@ -91,7 +99,10 @@ class OpenAIWire:
         spec = form if endpoint == RESPONSES else form.get("json_schema") or {}
         if not spec.get("name"):
             return Problem(400, f"Missing required parameter: '{param}.name'.", "missing_required_parameter", param)
-        fault = strict_fault(spec.get("schema") or {}, ()) if spec.get("strict") else None
+        schema = spec.get("schema") or {}
+        fault = strict_fault(schema, ()) if spec.get("strict") and schema != self._strict else None
+        if spec.get("strict") and not fault:
+            self._strict = schema
         if fault:
             message = f"Invalid schema for {param} '{spec['name']}': {fault}"
             return Problem(400, message, code="invalid_json_schema", param=param)
@@ -119,6 +130,7 @@ class OpenAIWire:
             schema=schema,
             max_tokens=limit,
             endpoint=place.endpoint,
+            cache_key=str(body.get("prompt_cache_key") or ""),
             in_batch=place.in_batch,
             record=said.record,
             previous=said.previous,
@@ -201,6 +213,8 @@ def _turn_problem(turn: object, endpoint: str, param: str) -> Problem | None:
         if turn.get(name) is None:
             at = f"{param}.{name}"
             return Problem(400, f"Missing required parameter: '{at}'.", "missing_required_parameter", at)
+    if extra := turn.keys() - _TURN_KEYS[endpoint]:
+        return _unknown(f"{param}.{min(extra)}")
     role = turn["role"]
     if role not in _ROLES:
         return _invalid(str(role), sorted(_ROLES), f"{param}.role" if endpoint == CHAT else param)
@@ -209,14 +223,21 @@ def _turn_problem(turn: object, endpoint: str, param: str) -> Problem | None:
     known = _PARTS[endpoint]["assistant" if role == "assistant" else "user"]
     known = known[:1] if role in _FIXED else known
     for number, part in enumerate(turn["content"]):
+        at = f"{param}.content[{number}]"
         if part.get("type") not in known:
-            return _invalid(str(part.get("type")), known, f"{param}.content[{number}]")
+            return _invalid(str(part.get("type")), known, at)
+        if "text" in part and (extra := part.keys() - _TEXT_KEYS):
+            return _unknown(f"{at}.{min(extra)}")
     return None
+
+
+def _unknown(param: str) -> Problem:
+    return Problem(400, f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
 
 
 def _invalid(value: str, known: Sequence[str], param: str) -> Problem:
     names = [f"'{name}'" for name in known]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])}, and {names[-1]}"
+    listed = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])}, and {names[-1]}"
     message = f"Invalid value: '{value}'. Supported values are: {listed}."
     return Problem(400, message, code="invalid_value", param=param)
 
@@ -273,7 +294,11 @@ def _completion(ask: Ask, answer: Answer, ident: str) -> Body:
             "prompt_tokens": answer.input_tokens,
             "completion_tokens": answer.output_tokens,
             "total_tokens": answer.input_tokens + answer.output_tokens,
-            "prompt_tokens_details": {"cached_tokens": answer.cached_tokens, "audio_tokens": 0},
+            "prompt_tokens_details": {
+                "cached_tokens": answer.cached_tokens,
+                "cache_write_tokens": answer.written_tokens,
+                "audio_tokens": 0,
+            },
             "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
         },
         "service_tier": "default",
@@ -313,7 +338,10 @@ def _response(ask: Ask, answer: Answer, ident: str) -> Body:
         "max_output_tokens": ask.max_tokens,
         "usage": {
             "input_tokens": answer.input_tokens,
-            "input_tokens_details": {"cached_tokens": answer.cached_tokens, "cache_write_tokens": 0},
+            "input_tokens_details": {
+                "cached_tokens": answer.cached_tokens,
+                "cache_write_tokens": answer.written_tokens,
+            },
             "output_tokens": answer.output_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": answer.input_tokens + answer.output_tokens,

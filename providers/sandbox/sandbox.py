@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from .behaviour import Behaviour
+from .prompt_cache import PromptCache
 from .state import State
 from .wire import Left, short_hash
 
@@ -25,6 +26,7 @@ class Sandbox:
 
     def __init__(self, folder: Path, behaviour: Behaviour) -> None:
         self.state = State(folder)
+        self.cache = PromptCache(self.state.database)
         self._ahead = self.state.ahead_seconds()
         self._behaviour = behaviour
         self._guard = threading.Lock()

@@ -29,7 +29,6 @@ class State:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.database = Database(folder)
-        self._prefixes: dict[str, str] = {}
         for name in ("files", "results", "spool"):
             (folder / name).mkdir(exist_ok=True)
 
@@ -73,14 +72,6 @@ class State:
                 return False
             self.database.run("INSERT INTO hits VALUES (?, ?)", fault.key, subject)
             return True
-
-    def seen_before(self, prefix: str, subject: str) -> bool:
-        """Tell whether another request than `subject` was the first with this prefix."""
-        if prefix not in self._prefixes:
-            self.database.run("INSERT OR IGNORE INTO prefixes VALUES (?, ?)", prefix, subject)
-            row = self.database.row("SELECT subject FROM prefixes WHERE prefix = ?", prefix)
-            self._prefixes[prefix] = row["subject"] if row else subject
-        return self._prefixes[prefix] != subject
 
     def forget(self) -> None:
         """Clear the request counters and the hits of faults; bill, files and batches stay."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from batch_jobs.models import Dialect
 
@@ -82,6 +82,23 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """The end of a beginning that is to be cached: characters of `fixed` and `text` together, and for how long."""
+
+    end: int
+    ttl: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """Tokens of a prompt that were read from the cache, and written to it; `hour` are those written for an hour."""
+
+    read: int = 0
+    written: int = 0
+    hour: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What one request asks.
 
@@ -92,7 +109,11 @@ class Ask:
         schema: the JSON schema of the answer, None for plain text.
         max_tokens: output limit.
         endpoint: OpenAI's, "" elsewhere.
-        cacheable: the provider would cache the fixed part.
+        implicit: the provider looks for a cached beginning by itself.
+        marks: where the request wants its beginning cached, in order.
+        blocks: where its blocks end, in order; with `marks` only.
+        cache_key: what the request says about its cache.
+        held: the cached content it goes on from, "" for none.
         in_batch: asked in a batch.
         record: of a conversation, what was said before the first answer; None where `text` is all there is.
         previous: of a conversation, the last answer.
@@ -105,7 +126,11 @@ class Ask:
     schema: Body | None = None
     max_tokens: int | None = None
     endpoint: str = ""
-    cacheable: bool = True
+    implicit: bool = True
+    marks: tuple[Mark, ...] = ()
+    blocks: tuple[int, ...] = ()
+    cache_key: str = ""
+    held: str = ""
     in_batch: bool = False
     record: str | None = None
     previous: str = ""
@@ -116,7 +141,8 @@ class Ask:
 class Answer:
     """What the simulated model says, and what it would cost.
 
-    `input_tokens` includes the cached and the cache-written ones; `accepted` and `rejected` count verdicts.
+    `input_tokens` includes the cached and the cache-written ones, `written_tokens` those written for an hour;
+    `accepted` and `rejected` count verdicts.
     """
 
     text: str
@@ -124,6 +150,7 @@ class Answer:
     input_tokens: int = 0
     cached_tokens: int = 0
     written_tokens: int = 0
+    hour_tokens: int = 0
     output_tokens: int = 0
     accepted: int = 0
     rejected: int = 0
@@ -197,8 +224,7 @@ class Wire(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
+class Talk(NamedTuple):
     """What was said after the fixed part, turn by turn: `text` is all of it, the rest see `Ask`."""
 
     text: str

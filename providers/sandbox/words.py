@@ -14,6 +14,8 @@ _PARAGRAPH = re.compile(r"\n\s*\n")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 CHARS_PER_TOKEN = 4
+MOST_SENTENCES = 40
+"""No answer is made of more."""
 
 
 def tokens(text: str) -> int:
@@ -35,6 +37,6 @@ def data_point(text: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Split into sentences on one line each; at least one, possibly a stand-in for an empty text."""
-    found = [" ".join(part.split()) for part in _SENTENCE.split(text.strip())]
+    """Split into sentences on one line each; the first ones, at least one, possibly a stand-in for an empty text."""
+    found = [" ".join(part.split()) for part in _SENTENCE.split(text.strip(), MOST_SENTENCES)[:MOST_SENTENCES]]
     return [part for part in found if part] or ["No text was given."]
