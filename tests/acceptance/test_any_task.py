@@ -70,7 +70,7 @@ def _look_closer(cli: Cli, root: Path, task_id: str) -> None:
     assert all(0.7 <= row["score"] <= 1 for row in rows)
     assert cli("report", task_id, "--root", root).code == 0
     report = (root / "batch_output" / task_id / "report.md").read_text("utf-8")
-    assert f"accept {ROWS}" in " ".join(report.split())
+    assert f"| accept | {ROWS} | 100 % |" in report
 
 
 def test_the_page_names_every_page_of_a_capability() -> None:
