@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from batch_jobs.config_tasks import Name, Strict, Task
 from batch_jobs.errors import ConfigError, UnknownName
-from batch_jobs.models import Dialect, GroupMode, Layout, Mode, Price
+from batch_jobs.models import Dialect, Layout, Mode, Price
 
 ENV_PREFIX = "BATCH_JOBS__"
 BASE_URL_VARIABLES = {
@@ -26,96 +27,12 @@ BASE_URL_VARIABLES = {
     Dialect.ANTHROPIC: "ANTHROPIC_BASE_URL",
     Dialect.GEMINI: "GOOGLE_GEMINI_BASE_URL",
 }
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """Lower case only: environment variables are read so, and each key of a provider can be overridden by one."""
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\.(py|yaml|yml)$")]
-
-
 T = TypeVar("T")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Clean(_Strict):
-    """What is done to the cells that a prompt sees."""
-
-    unescape: bool = False
-    collapse: bool = False
-    trim: bool = False
-    null_tokens: bool | tuple[str, ...] = False
-
-
-class Context(_Strict):
-    """How a row is shown where a prompt says {context}."""
-
-    columns: Literal["mandatory", "all"] = "mandatory"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    order: Literal["given", "file", "alphabetical"] = "given"
-    template: Annotated[str, StringConstraints(pattern=r"\{value\}")] = "{number}: {name}: {value}"
-    max_cell_chars: int | None = Field(default=None, gt=0)
-    max_chars: int | None = Field(default=None, gt=0)
-
-
-class Grouping(_Strict):
-    """Which rows belong together, and what of a group a prompt shows."""
-
-    mode: GroupMode = GroupMode.NONE
-    columns: tuple[str, ...] = ()
-    max_rows_per_group: int | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _has_columns(self) -> Grouping:
-        if self.mode is not GroupMode.NONE and not self.columns:
-            raise ValueError(f'mode "{self.mode}" needs "columns": the rows that are equal in these are a group')
-        if len(set(self.columns)) < len(self.columns):
-            raise ValueError('"columns" names one of them twice')
-        return self
-
-
-class DataCase(_Strict):
-    """One kind of input table of a task."""
-
-    description: str
-    mandatory_columns: dict[str, str] = Field(min_length=1)
-    identity_columns: tuple[str, ...] = ()
-    clean: Clean = Clean()
-    context: Context = Context()
-    grouping: Grouping = Grouping()
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The columns whose values name a row's folder in the store."""
-        return self.identity_columns or tuple(self.mandatory_columns)
-
-
-class JudgeEntry(_Strict):
-    """Who judges a task's answers; a provider or model that is left out is the one that answers."""
-
-    enabled: bool = True
-    prompt: FileName | None = None
-    provider: str | None = None
-    model: str | None = None
-
-
-class Task(_Strict):
-    """One kind of work: what is asked of the model, and which columns its answer becomes."""
-
-    description: str
-    prompt: FileName
-    output_columns: dict[str, str] = Field(min_length=1)
-    data_cases: dict[Name, DataCase] = Field(min_length=1)
-    expected_output_tokens: int = Field(default=120, gt=0)
-    rows_per_request: int = Field(default=1, ge=1, le=100)
-    repairs: int = Field(default=2, ge=0, le=10)
-    judge: JudgeEntry | None = None
-    edition: str = ""
-
-
-class PriceEntry(_Strict):
+class PriceEntry(Strict):
     """USD per million tokens."""
 
     input: float = Field(ge=0)
@@ -127,7 +44,7 @@ class PriceEntry(_Strict):
         return Price(self.input, self.output, self.cached)
 
 
-class ModelEntry(_Strict):
+class ModelEntry(Strict):
     """What one model costs, who says so and since when; and what it refuses."""
 
     standard: PriceEntry
@@ -138,7 +55,7 @@ class ModelEntry(_Strict):
     max_enqueued_tokens: int | None = Field(default=None, gt=0)
 
 
-class ParameterEntry(_Strict):
+class ParameterEntry(Strict):
     """Model parameters in our words; null is not sent."""
 
     max_output_tokens: int = Field(default=4096, gt=0)
@@ -147,7 +64,7 @@ class ParameterEntry(_Strict):
     reasoning_effort: str | None = None
 
 
-class ProviderLimits(_Strict):
+class ProviderLimits(Strict):
     """Limits of one batch, of the account's queue, and of calls a minute; where left out, the provider's own hold."""
 
     max_requests: int | None = Field(default=None, gt=0)
@@ -161,7 +78,7 @@ class ProviderLimits(_Strict):
     tokens_per_minute: int | None = Field(default=None, gt=0)
 
 
-class ProviderEntry(_Strict):
+class ProviderEntry(Strict):
     """One way to a model: a provider, or any server that speaks a provider's dialect."""
 
     dialect: Dialect
@@ -184,7 +101,7 @@ class ProviderEntry(_Strict):
         return self
 
 
-class Defaults(_Strict):
+class Defaults(Strict):
     """What is used where the user does not say."""
 
     provider: str = "openai"
@@ -192,7 +109,7 @@ class Defaults(_Strict):
     concurrent_below_items: int = Field(default=200, ge=0)
 
 
-class Polling(_Strict):
+class Polling(Strict):
     """Bounds of the adaptive poll interval."""
 
     min_seconds: float = Field(default=2, gt=0)
@@ -205,14 +122,14 @@ class Polling(_Strict):
         return self
 
 
-class Submission(_Strict):
+class Submission(Strict):
     """How long an unknown outcome of a create is waited out, and how many batches are sent or fetched at once."""
 
     quarantine_seconds: float = Field(default=900, ge=0)
     parallel_transfers: int = Field(default=4, ge=1, le=64)
 
 
-class Rounds(_Strict):
+class Rounds(Strict):
     """How many passes are made over the items that still need an answer, for how long, and what stops them."""
 
     max: int = Field(default=3, ge=1, le=20)
@@ -221,7 +138,7 @@ class Rounds(_Strict):
     equal_errors_share: float = Field(default=0.5, gt=0, le=1)
 
 
-class Concurrent(_Strict):
+class Concurrent(Strict):
     """The thread pool of single calls."""
 
     max_workers: int = Field(default=20, ge=1, le=1000)
@@ -233,7 +150,7 @@ class Concurrent(_Strict):
     breaker_seconds: float = Field(default=15, gt=0)
 
 
-class Intake(_Strict):
+class Intake(Strict):
     """What is taken in at most."""
 
     max_bytes: int = Field(default=2_000_000_000, gt=0)
@@ -250,14 +167,14 @@ class Intake(_Strict):
         return self
 
 
-class Store(_Strict):
+class Store(Strict):
     """How results are kept for people to browse or to query; a job keeps the layout that it was planned with."""
 
     layout: Layout = Layout.AUTO
     packed_above_rows: int = Field(default=50_000, ge=0)
 
 
-class Paths(_Strict):
+class Paths(Strict):
     """Folders below the root."""
 
     batch_input: str = "batch_input"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch_jobs.config import Task
+from batch_jobs.config_tasks import Task
 from batch_jobs.errors import ConfigError, UserError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from batch_jobs.config import DataCase, pick
+from batch_jobs.config import pick
+from batch_jobs.config_tasks import DataCase
 from batch_jobs.errors import UserError
 from batch_jobs.lifecycle.cells import Failures, answer_fields, answers_to, reason_of, row_cells
 from batch_jobs.lifecycle.plan import plan_of

@@ -10,7 +10,7 @@ from operator import itemgetter, not_
 from pathlib import Path
 from typing import Any
 
-from batch_jobs import config
+from batch_jobs import config_tasks
 from batch_jobs.arrow import TableReader
 from batch_jobs.models import Dialect, GroupMode, Price
 from batch_jobs.render.bodies import BYTES_PER_TOKEN
@@ -56,14 +56,14 @@ def figures_of(planned: dict[str, Any] | None) -> GroupFigures | None:
     return GroupFigures(**{**planned, "mode": GroupMode(planned["mode"]), "columns": tuple(planned["columns"])})
 
 
-def grouping_of(asked: config.Grouping) -> Grouping | None:
+def grouping_of(asked: config_tasks.Grouping) -> Grouping | None:
     """What config.json says, for rendering; None where rows have nothing to do with each other."""
     if asked.mode is GroupMode.NONE:
         return None
     return Grouping(asked.mode, asked.columns, asked.max_rows_per_group)
 
 
-def placeholder_columns(prompt: Prompt | JudgePrompt, asked: config.Grouping) -> tuple[str, ...]:
+def placeholder_columns(prompt: Prompt | JudgePrompt, asked: config_tasks.Grouping) -> tuple[str, ...]:
     """The columns that a prompt names; checks that it fits the grouping.
 
     Raises:

@@ -16,7 +16,8 @@ from typing import Any
 
 import orjson
 
-from batch_jobs.config import Clean, Context, Store, pick
+from batch_jobs.config import Store, pick
+from batch_jobs.config_tasks import Clean, Context
 from batch_jobs.lifecycle.admission import queue_of, shard_limits
 from batch_jobs.lifecycle.estimates import Estimate, estimate
 from batch_jobs.lifecycle.grouping import GroupFigures, figures_of, group_figures, grouping_of

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batch_jobs import system
-from batch_jobs.config import DataCase, ProviderEntry, Task, nearest, pick
+from batch_jobs.config import ProviderEntry, nearest, pick
+from batch_jobs.config_tasks import DataCase, Task
 from batch_jobs.errors import FileRefused
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.intake.snapshot import write_snapshot

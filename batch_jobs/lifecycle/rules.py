@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from batch_jobs.config import JudgeEntry, ProviderEntry, Task, pick
+from batch_jobs.config import ProviderEntry, pick
+from batch_jobs.config_tasks import JudgeEntry, Task
 from batch_jobs.errors import ConfigError
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import AnswerRules, GroupMode, Judge, Parameters

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from batch_jobs import system
-from batch_jobs.config import DataCase, Task, pick
+from batch_jobs.config import pick
+from batch_jobs.config_tasks import DataCase, Task
 from batch_jobs.errors import ConfigError, RequestRejected
 from batch_jobs.intake.recognise import open_table
 from batch_jobs.lifecycle.checking import answer_of, checked_result
