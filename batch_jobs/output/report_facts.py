@@ -124,6 +124,7 @@ class ShardLine:
 
     round: int
     shard: int
+    asks: str
     requests: int
     tokens: int
     state: str

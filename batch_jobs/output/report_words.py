@@ -183,6 +183,7 @@ def batches(report: Report) -> Grid:
         (
             f"{line.round + 1}",
             f"{line.shard + 1}",
+            line.asks,
             f"{line.requests:,}",
             f"{line.tokens:,}",
             line.state,
@@ -196,6 +197,7 @@ def batches(report: Report) -> Grid:
     head = (
         "round",
         "no.",
+        "asks for",
         "requests",
         "tokens in, estimated",
         "state",
@@ -204,7 +206,7 @@ def batches(report: Report) -> Grid:
         "took",
         "batch id",
     )
-    return Grid(head, lines, frozenset({2, 3, 5, 6, 7}))
+    return Grid(head, lines, frozenset({3, 4, 6, 7, 8}))
 
 
 def _after(seconds: float | None) -> str:

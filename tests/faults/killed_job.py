@@ -32,9 +32,21 @@ TASKS: dict[str, dict[str, Any]] = {
     "judged": {"prompt": "judged.yaml"},
     "together": {"rows_per_request": 4},
     "judged_together": {"prompt": "judged.yaml", "rows_per_request": 4},
+    "grouped": {"prompt": "grouped.yaml"},
 }
 """Tasks besides the shipped ones, by what they have that the shipped one has not."""
+GROUPING = {"mode": "row_output_with_group_context", "columns": ["nfr_taxonomy"]}
+"""Of the task `grouped`."""
 PROMPTS = {
+    "grouped.yaml": """
+schema: {type: object, properties: {summary: {type: string}}, required: [summary], additionalProperties: false}
+system: Summarise the record, in sight of its group. {llm_schema}
+user: "{group} {context}"
+judge: |
+  {group}
+  {context}
+  Is this a true summary of it? {answer}
+""",
     "judged.yaml": """
 schema: {type: object, properties: {summary: {type: string}}, required: [summary], additionalProperties: false}
 system: Summarise the record. {llm_schema}
@@ -42,7 +54,7 @@ user: "{context}"
 judge: |
   {context}
   Is this a true summary of it? {answer}
-"""
+""",
 }
 
 SETTLED_SECONDS = 20.0
@@ -169,6 +181,8 @@ class KilledJob:
         config = json.loads((self.folder / "config.json").read_text("utf-8"))
         shipped = config["tasks"]["summarize"]
         config["tasks"].update({name: {**shipped, **own} for name, own in TASKS.items()})
+        cases = {name: {**case, "grouping": GROUPING} for name, case in shipped["data_cases"].items()}
+        config["tasks"]["grouped"]["data_cases"] = cases
         (self.folder / "config.json").write_text(json.dumps(config), "utf-8")
         self.file = write_csv(self.folder / "losses.csv", self.rows)
         self._upload = self.file.read_bytes()

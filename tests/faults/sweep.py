@@ -99,6 +99,7 @@ def _asked_more_than_once(name: str) -> Iterator[Case]:
     """Answers that a judge has to accept, and rows that are asked for together: of each some go again."""
     twice = PARTS[:2]
     yield Case(f"{name}/judged", rows=24, call_ms=5, task="judged", rejects=REJECTS)
+    yield Case(f"{name}/grouped", rows=24, call_ms=5, task="grouped", rejects=REJECTS)
     yield Case(f"{name}/together", call_ms=5, faults=PARTS, task="together")
     yield Case(f"{name}/both", rows=24, call_ms=5, faults=twice, task="judged_together", rejects=REJECTS)
 

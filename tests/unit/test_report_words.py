@@ -124,7 +124,7 @@ def test_what_a_page_can_not_show_is_made_visible() -> None:
 
 
 def shards(number: int) -> list[ShardLine]:
-    return [ShardLine(0, n, 10, 100, "completed", f"b{n}", 1.0, 60.0 * n + 5) for n in range(number)]
+    return [ShardLine(0, n, "answers", 10, 100, "completed", f"b{n}", 1.0, 60.0 * n + 5) for n in range(number)]
 
 
 def test_charts_are_the_same_each_time_and_take_the_page_s_colours() -> None:

@@ -14,7 +14,7 @@ from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.report.rows import UNRENDERED, Rows, rows_of
 from batch_jobs.lifecycle.report.samples import samples_of
 from batch_jobs.lifecycle.report.settings import settings_of
-from batch_jobs.models import JobOutcome, Mode, Outcome, Phase, Usage
+from batch_jobs.models import AskKind, JobOutcome, Mode, Outcome, Phase, Usage
 from batch_jobs.output.report_facts import (
     SHOWN_BATCHES,
     Costs,
@@ -189,10 +189,14 @@ def _way(project: Project, connection: Connection, job: Job, of_job: list[Shard]
     )
 
 
+_ASKS = {AskKind.ANSWER: "answers", AskKind.BUNDLE: "answers together", AskKind.JUDGE: "verdicts"}
+
+
 def _line(shard: Shard, begun: float) -> ShardLine:
     return ShardLine(
         round=shard.round,
         shard=shard.shard,
+        asks=_ASKS[shard.kind],
         requests=shard.requests,
         tokens=shard.tokens,
         state=(shard.provider_state or shard.state.value).replace("_", " "),
