@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch_jobs.config_tasks import Task
 from batch_jobs.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     AnswerSchema = type[BaseModel] | Mapping[str, Any] | str | os.PathLike[str]
 
 DATA_CASE = "rows"
+ID = "id"
+"""A field of an answer that leaves no name for the ids by which rows in one request are told apart."""
 PROMPT_SUFFIXES = (".yaml", ".yml", ".py")
 DEFAULT_SCHEMA: dict[str, Any] = {
     "title": "Answer",
@@ -201,10 +202,8 @@ def asked_of(prompt: KeptPrompt, shown: Mapping[str, str], *, id_column: str | N
         prompt: what is asked.
         shown: column -> what it holds, of what a row shows.
         id_column: that names a row; None where its text does.
-        rows_per_request: rows that go into one request.
-
-    Raises:
-        UserError: more than one row a request is asked for, and can't be had.
+        rows_per_request: rows that go into one request, at most: an answer with a field `id`, by which they would be
+            told apart, is asked for alone.
     """
     case: dict[str, Any] = {"description": "", "mandatory_columns": dict(shown)}
     if id_column is not None:
@@ -215,9 +214,7 @@ def asked_of(prompt: KeptPrompt, shown: Mapping[str, str], *, id_column: str | N
         "output_columns": {name: name for name in prompt.fields},
         "data_cases": {DATA_CASE: case},
     }
-    if rows_per_request != 1:
-        if "rows_per_request" not in Task.model_fields:
-            raise UserError("chunk_size: this version sends one row a request; leave it out")
+    if rows_per_request > 1 and ID not in prompt.fields:
         entry["rows_per_request"] = rows_per_request
     return Asked(f"extract-{_digest(json.dumps(entry, sort_keys=True).encode())}", prompt, entry)
 

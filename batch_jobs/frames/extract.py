@@ -13,6 +13,8 @@ from batch_jobs.frames.jobs import Found, Question, begin, find_or_make, questio
 from batch_jobs.frames.rows import shown_columns
 from batch_jobs.frames.store import How, opened
 
+ROWS_PER_REQUEST = 5
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -49,7 +51,7 @@ def extract_df(
     backend: str = "openai",
     id_col: str | None = None,
     text_col: str | Sequence[str] | Mapping[str, str] | None = None,
-    chunk_size: int = 1,
+    chunk_size: int = ROWS_PER_REQUEST,
     max_workers: int = 20,
     mode: str = "concurrent",
     cache_path: Folder | None = None,
@@ -73,7 +75,7 @@ def extract_df(
         backend: a provider of config.json: `openai`, `anthropic`, `gemini`, or one of your own.
         id_col: the column that names a row; unique and complete.
         text_col: the column or columns that are shown to the model; a dict also says what they hold. None for all.
-        chunk_size: rows that go into one request.
+        chunk_size: rows that go into one request, to pay for the prompt once; 1 asks for each alone.
         max_workers: calls that are in flight at once.
         mode: `concurrent` (at once), `batch` (half the price, within a day), or `auto`.
         cache_path: the folder that holds the store; None for the user's own.

@@ -58,7 +58,9 @@ def test_each_row_gets_its_own_typed_answer_and_the_second_call_asks_nobody(
             frame, prompt=PROMPT, schema=Summary, backend=backend, text_col=TEXT, cache_path=home, progress=False
         )
 
+    unpaid = calls(shared_sandbox)
     answered = extract()
+    assert calls(shared_sandbox) - unpaid == 30 / 5  # five rows go into a request
     same_rows(answered, before)
     pd.testing.assert_frame_equal(frame, before)
     assert list(answered.columns[-5:]) == ["summary", "severity", "sure", "score", "status"]
@@ -99,7 +101,8 @@ def test_any_index_and_any_type_come_back_as_they_were(home: Path) -> None:
 def test_what_a_row_meets_is_its_own_status(home: Path, at_faulty: Sandbox) -> None:
     texts = ["fine one", "please refuse this one", "please be invalid", "please come later", "a\0b", "half \ud800", " "]
     frame = pd.DataFrame({"text": pd.Series([*texts, "fine two"], dtype=object)})
-    asked: dict[str, object] = {"prompt": "Say it.", "text_col": "text", "cache_path": home, "progress": False}
+    asked: dict[str, object] = {"prompt": "Say it.", "text_col": "text", "cache_path": home, "chunk_size": 1}
+    asked["progress"] = False
     answered = batch_jobs.extract_df(frame, **asked)  # type: ignore[arg-type]
     status = answered["status"].tolist()
     assert (status[0], status[3], status[7]) == ("ok", "ok", "ok")
@@ -136,7 +139,7 @@ def test_fresh_asks_anew_and_a_word_asks_once(home: Path, shared_sandbox: Sandbo
 
     for fresh in (False, True, True, "second", "second", False):
         extract(fresh)
-    assert spent == [5, 5, 5, 5, 0, 0]
+    assert spent == [1, 1, 1, 1, 0, 0]  # five rows go into a request
 
 
 def test_a_validator_of_the_model_has_the_last_word(home: Path) -> None:
@@ -224,7 +227,8 @@ def test_a_notebook_and_threads_may_call_it_and_the_same_question_is_paid_once(
 
     def ask() -> None:
         frame = pd.DataFrame({"text": [f"Event {number}." for number in range(8)]})
-        done.append(set(batch_jobs.extract_df(frame, prompt="Say it.", cache_path=home, progress=False)["status"]))
+        answered = batch_jobs.extract_df(frame, prompt="Say it.", cache_path=home, chunk_size=1, progress=False)
+        done.append(set(answered["status"]))
 
     async def cell() -> None:
         threads = [threading.Thread(target=ask) for _ in range(2)]
@@ -242,7 +246,9 @@ def test_a_notebook_and_threads_may_call_it_and_the_same_question_is_paid_once(
 def test_another_store_may_take_the_place_of_one_that_was_deleted(home: Path, shared_sandbox: Sandbox) -> None:
     before = calls(shared_sandbox)
     for _ in range(2):
-        answered = batch_jobs.extract_df(loss_frame(4), prompt=PROMPT, text_col=TEXT, cache_path=home, progress=False)
+        answered = batch_jobs.extract_df(
+            loss_frame(4), prompt=PROMPT, text_col=TEXT, cache_path=home, chunk_size=1, progress=False
+        )
         assert set(answered["status"]) == {"ok"}
         cache_of_worker(home / "store" / "call_cache.sqlite")  # as many rows open it: by its path, for good
         with opened(home):
@@ -256,7 +262,8 @@ SCRIPT = """
 import pandas as pd
 import batch_jobs
 frame = pd.DataFrame({"text": [f"Event {number} at a bank." for number in range(120)]})
-answered = batch_jobs.extract_df(frame, prompt="Say it.", cache_path="store", max_workers=3, progress=False)
+how = {"cache_path": "store", "max_workers": 3, "chunk_size": 1, "progress": False}
+answered = batch_jobs.extract_df(frame, prompt="Say it.", **how)
 print(set(answered["status"]), len(answered))
 """
 
