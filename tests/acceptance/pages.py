@@ -14,19 +14,24 @@ def page(name: str) -> str:
     return (REPOSITORY / "docs" / name).read_text("utf-8")
 
 
-def block(name_of_page: str, name: str) -> str:
-    """The file that a page shows under its name."""
+def blocks(name_of_page: str, name: str) -> list[str]:
+    """The files that a page shows under a name."""
     shown = rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$"
-    found = re.search(shown, page(name_of_page), re.DOTALL | re.MULTILINE)
-    assert found, name
-    return found[1]
+    return re.findall(shown, page(name_of_page), re.DOTALL | re.MULTILINE)
+
+
+def block(name_of_page: str, name: str) -> str:
+    """The one file that a page shows under its name."""
+    (found,) = blocks(name_of_page, name)
+    return found
 
 
 def follow(cli: Cli, name_of_page: str, *files: str) -> None:
     """Put the files of a page into a project, and its tasks into the config."""
     for name in files:
         (cli.folder / name).write_text(block(name_of_page, name), "utf-8")
-    add_tasks(cli, json.loads(block(name_of_page, "config.json")))
+    for tasks in blocks(name_of_page, "config.json"):
+        add_tasks(cli, json.loads(tasks))
 
 
 def add_tasks(cli: Cli, tasks: dict[str, object]) -> None:

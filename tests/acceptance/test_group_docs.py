@@ -13,28 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.acceptance.kit import Cli, Result, losses, own_answer, read_csv, write_csv
-from tests.conftest import REPOSITORY
+from tests.acceptance.pages import follow, page
 
-PAGE = (REPOSITORY / "docs" / "groups.md").read_text("utf-8")
+PAGE = page("groups.md")
 ROWS = 24
 KINDS = ("Fraud", "Cyber", "Execution")
-
-
-def blocks(name: str) -> list[str]:
-    """The files that the page shows under a name."""
-    return re.findall(rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
 def project(cli: Cli) -> Cli:
     """A project with the page's two tasks."""
-    config = json.loads((cli.folder / "config.json").read_text("utf-8"))
-    for name in ("pattern", "compare"):
-        (prompt,) = blocks(f"prompt_lib/{name}.yaml")
-        (cli.folder / "prompt_lib" / f"{name}.yaml").write_text(prompt, "utf-8")
-    for task in blocks("config.json"):
-        config["tasks"].update(json.loads(task))
-    (cli.folder / "config.json").write_text(json.dumps(config), "utf-8")
+    follow(cli, "groups.md", "prompt_lib/pattern.yaml", "prompt_lib/compare.yaml")
     return cli
 
 

@@ -9,28 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.kit import Cli, losses, own_answer, read_csv, write_csv
-from tests.conftest import REPOSITORY
+from tests.acceptance.pages import follow, page
 
-PAGE = (REPOSITORY / "docs" / "prompts.md").read_text("utf-8")
+PAGE = page("prompts.md")
 ROWS = 40
 CASE = ("--task", "severity", "--data-case", "external_loss", "--yes", "--json")
-
-
-def block(name: str) -> str:
-    """The file that the page shows under its name."""
-    found = re.search(rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    assert found, name
-    return found[1]
 
 
 @pytest.fixture
 def project(cli: Cli) -> Cli:
     """A project with the page's task."""
-    for name in ("prompt_lib/severity.yaml", "prompt_lib/severity.json"):
-        (cli.folder / name).write_text(block(name), "utf-8")
-    config = json.loads((cli.folder / "config.json").read_text("utf-8"))
-    config["tasks"].update(json.loads(block("config.json")))
-    (cli.folder / "config.json").write_text(json.dumps(config), "utf-8")
+    follow(cli, "prompts.md", "prompt_lib/severity.yaml", "prompt_lib/severity.json")
     return cli
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from batch_jobs.cli import cli as root_command
 from tests.acceptance.kit import Cli, losses, own_answer, read_csv, write_csv
+from tests.acceptance.pages import follow
 from tests.conftest import REPOSITORY
 
 PAGES = {name: (REPOSITORY / "docs" / f"{name}.md").read_text("utf-8") for name in ("stages", "schemas")}
@@ -22,22 +23,10 @@ TRIAGE = ("--task", "triage", "--data-case", "external_loss")
 SUMMARIZE = ("--task", "summarize", "--data-case", "external_loss")
 
 
-def block(name: str) -> str:
-    """The file that docs/schemas.md shows under its name."""
-    found = re.search(
-        rf"^`{re.escape(name)}`,[^\n]*:\n\n```\w+\n(.*?)^```$", PAGES["schemas"], re.DOTALL | re.MULTILINE
-    )
-    assert found, name
-    return found[1]
-
-
 @pytest.fixture
 def project(cli: Cli) -> Cli:
     """A project with the page's task, whose schema is not there yet."""
-    (cli.folder / "prompt_lib" / "triage.yaml").write_text(block("prompt_lib/triage.yaml"), "utf-8")
-    config = json.loads((cli.folder / "config.json").read_text("utf-8"))
-    config["tasks"].update(json.loads(block("config.json")))
-    (cli.folder / "config.json").write_text(json.dumps(config), "utf-8")
+    follow(cli, "schemas.md", "prompt_lib/triage.yaml")
     return cli
 
 
