@@ -25,6 +25,7 @@ from batch_jobs.lifecycle.packing import PLAN_COLUMNS, firsts_of, results_table
 from batch_jobs.lifecycle.plan import layout_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import STATUS_FIELD
+from batch_jobs.lifecycle.settle import NOT_JUDGED
 from batch_jobs.lifecycle.values import Write, spreadsheet_text, writer_for
 from batch_jobs.models import Layout, Outcome
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
@@ -298,5 +299,7 @@ def reason_of(row: PlannedRow, failures: Failures) -> str | None:
     if row.item not in failures:
         return None
     outcome, code, detail = failures[row.item]
+    if code == NOT_JUDGED:
+        return detail
     said = ": ".join(part for part in (code, detail[:DETAIL_CHARS]) if part and part not in ("schema", outcome))
     return f"{REASONS[outcome]} ({said})" if said else REASONS[outcome]

@@ -96,8 +96,8 @@ def drafted(draft: Draft, call: bytes, bounds: Bounds) -> Step:
     """Settle a valid answer that a judge has to accept; it is in the cache, under the call that gave it."""
     now = draft._replace(step=AskKind.JUDGE, draft=call, text=None)
     if bounds.cancelling or bounds.last_ask:
-        detail = "it was answered, and nobody was left to judge the answer"
-        return Step(Ending(draft.item, Outcome.MISSING, Outcome.MISSING, NOT_JUDGED, detail), now)
+        ended = Outcome.CANCELLED if bounds.cancelling else Outcome.MISSING
+        return Step(Ending(draft.item, ended, ended, NOT_JUDGED, "answered, but not judged any more"), now)
     return Step(Ending(draft.item, None, None), now)
 
 
