@@ -230,10 +230,17 @@ class Job:
 
     def billed(self) -> list[int]:
         """How often the provider has executed, and so billed, each event's request."""
+        hashes = self._executed()
+        return [hashes.count(short_hash(MODEL, FIXED, row_text(event))) for event in range(ROWS)]
+
+    def repairs(self) -> int:
+        """How many requests it has executed that are a continuation of these: an answer, and what is wrong with it."""
+        return len(self._executed()) - sum(self.billed())
+
+    def _executed(self) -> list[str]:
         own = self._batches() - self.before.batches | {""}
         lines = self.sandbox.get("bill?detail=1")["lines"][self.before.lines :]
-        hashes = [line["request_hash"] for line in lines if line["batch_id"] in own]
-        return [hashes.count(short_hash(MODEL, FIXED, row_text(event))) for event in range(ROWS)]
+        return [line["request_hash"] for line in lines if line["batch_id"] in own]
 
     def requests(self, route: str) -> int:
         """Requests that the provider got on a route, refused ones too."""
