@@ -143,11 +143,12 @@ class _Maker:
         draft = self.known.get(item)
         if self.kind is AskKind.JUDGE:
             assert draft is not None
-            return self.asker.judge(item, draft)
-        ask = self.asker.answer(item, draft)
+            ask = self.asker.judge(item, draft)
+        else:
+            ask = self.asker.answer(item, draft)
         if item not in self.widened:
             return ask
-        return ask._replace(body=self.codec.widen(ask.body, self.job.parameters.max_output_tokens * WIDEN_FACTOR))
+        return ask._replace(body=self.codec.widen(ask.body, self.side.parameters.max_output_tokens * WIDEN_FACTOR))
 
     def _cut(self, chosen: Sequence[int]) -> Iterator[Sequence[int]]:
         """Cut items into shards by what their requests weigh alone; together they weigh less."""
