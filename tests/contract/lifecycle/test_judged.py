@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,23 @@ def test_a_verdict_that_was_cut_off_is_asked_for_with_more_room(make: MakeJudged
     assert world.run() is Came.DONE
     assert limits == [LIMIT, 4 * LIMIT]
     assert world.outcomes == [Outcome.SUCCEEDED] * len(EVENTS)
+
+
+def test_bundles_of_short_rows_keep_together_in_a_queue_of_few_tokens(make: MakeJudged) -> None:
+    many = [f"event-{number}" for number in range(12)]
+    world = make(Mode.BATCH, {"rows_per_request": 2}, many, limits={"max_enqueued_tokens": 900})
+    sent: list[str] = []
+
+    def reply(request: Sent) -> list[bytes]:
+        records = re.findall(r'<record id="(\d+)">\n.*?(event-\d+)', request.body["messages"][1]["content"])
+        assert records, "a row was asked for alone"
+        sent.extend(event for _, event in records)
+        return [ok(request, json.dumps({"results": [{"id": i, "summary": f"about {event}"} for i, event in records]}))]
+
+    world.provider.reply = reply
+    assert world.run() is Came.DONE
+    assert [row["summarize_status"] for row in world.output()] == ["ok"] * len(many)
+    assert sorted(sent) == sorted(many)
 
 
 def answer_by(world: World, text: Callable[[Sent], str]) -> None:
