@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.contract.lifecycle.kit import (
     USAGE,
     Sent,
     World,
+    answer_text,
     ok,
     truncated,
     world_with,
@@ -64,6 +66,25 @@ def test_a_verdict_that_was_cut_off_is_asked_for_with_more_room(make: MakeJudged
     assert world.run() is Came.DONE
     assert limits == [LIMIT, 4 * LIMIT]
     assert world.outcomes == [Outcome.SUCCEEDED] * len(EVENTS)
+
+
+def test_a_verdict_that_is_none_is_asked_for_once_more_in_both_modes(make: MakeJudged) -> None:
+    for mode in (Mode.BATCH, Mode.CONCURRENT):
+        world = make(mode, JUDGED)
+        asked = Counter[str]()
+
+        def text(sent: Sent, asked: Counter[str] = asked) -> str:
+            asked[f"{'judge' if is_judge(sent) else 'answer'} {sent.event}"] += 1
+            if not is_judge(sent):
+                return answer_text(sent.event)
+            bad = sent.event == "event-4" or (sent.event == "event-3" and asked["judge event-3"] == 1)
+            return "no JSON at all" if bad else ACCEPT
+
+        answer_by(world, text)
+        assert world.run() is Came.DONE
+        succeeded = [Outcome.SUCCEEDED] * len(EVENTS)
+        assert world.outcomes == [*succeeded[:4], Outcome.INVALID, *succeeded[5:]], mode
+        assert (asked["judge event-3"], asked["judge event-4"], asked["answer event-3"]) == (2, 2, 1), mode
 
 
 def test_bundles_of_short_rows_keep_together_in_a_queue_of_few_tokens(make: MakeJudged) -> None:
