@@ -87,6 +87,23 @@ def test_a_verdict_that_is_none_is_asked_for_once_more_in_both_modes(make: MakeJ
         assert (asked["judge event-3"], asked["judge event-4"], asked["answer event-3"]) == (2, 2, 1), mode
 
 
+def test_a_draft_that_comes_once_more_is_not_judged_again_in_either_mode(make: MakeJudged) -> None:
+    for mode in (Mode.BATCH, Mode.CONCURRENT):
+        world = make(mode, JUDGED)
+        asked = Counter[str]()
+
+        def text(sent: Sent, asked: Counter[str] = asked) -> str:
+            asked[f"{'judge' if is_judge(sent) else 'answer'} {sent.event}"] += 1
+            if not is_judge(sent):
+                return answer_text(sent.event)
+            return REJECT if sent.event == "event-3" else ACCEPT
+
+        answer_by(world, text)
+        assert world.run() is Came.DONE
+        assert world.outcomes[3] is Outcome.REJECTED
+        assert (asked["answer event-3"], asked["judge event-3"]) == (2, 1), mode
+
+
 def test_bundles_of_short_rows_keep_together_in_a_queue_of_few_tokens(make: MakeJudged) -> None:
     many = [f"event-{number}" for number in range(12)]
     world = make(Mode.BATCH, {"rows_per_request": 2}, many, limits={"max_enqueued_tokens": 900})
