@@ -197,7 +197,15 @@ class _Requests:
         """The next request of every open item, in order; those that had begun before a pause as they were."""
         kept = self._run.project.gates.kept.pop(self._job.task_id, {})
         for call in self._asked() if needs_asking(self._run, self._job) else self._planned():
-            yield kept.get(call.item) or call
+            begun = kept.get(call.item)
+            yield begun if begun is not None and self._is_still(begun, call) else call
+
+    def _is_still(self, begun: Call, call: Call) -> bool:
+        """Whether a call that had begun asks for what is to be asked: another process may have gone on meanwhile."""
+        if (begun.kind, begun.items) != (call.kind, call.items):
+            return False
+        most = side_of(self._job, call.kind).parameters.max_output_tokens * WIDEN_FACTOR
+        return begun.body in (call.body, self._codecs[call.kind].widen(call.body, most))
 
     def go_on(self, merger: Merger, steps: list[Step]) -> list[Step]:
         """The same steps, but what a repair gave once more, and what was said of it, is not asked again."""

@@ -6,12 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batch_jobs.lifecycle.advance import Came
+from batch_jobs.errors import RateLimited
+from batch_jobs.lifecycle.advance import Came, advance
 from batch_jobs.models import ItemResult, Mode, Outcome
 from tests.contract.lifecycle.kit import (
     JUDGE_MODEL,
@@ -19,10 +21,12 @@ from tests.contract.lifecycle.kit import (
     LIMIT,
     MODEL,
     USAGE,
+    OnlyProvider,
     Sent,
     World,
     answer_text,
     ok,
+    open_fake,
     truncated,
     world_with,
 )
@@ -119,6 +123,31 @@ def test_bundles_of_short_rows_keep_together_in_a_queue_of_few_tokens(make: Make
     assert world.run() is Came.DONE
     assert [row["summarize_status"] for row in world.output()] == ["ok"] * len(many)
     assert sorted(sent) == sorted(many)
+
+
+def test_a_call_that_waited_is_not_made_for_what_another_process_has_got(make: MakeJudged, tmp_path: Path) -> None:
+    world = make(Mode.CONCURRENT, JUDGED)
+    asked = Counter[str]()
+    refused = {"answer event-3"}
+
+    def call(sent: Sent, _: int) -> ItemResult:
+        name = f"{'judge' if is_judge(sent) else 'answer'} {sent.event}"
+        if name in refused:
+            raise RateLimited("later", retry_after_seconds=60)
+        asked[name] += 1
+        return good_with(ACCEPT if is_judge(sent) else answer_text(sent.event))
+
+    world.provider.call = call
+    assert world.advance().came is Came.WAIT
+    other, _, _ = open_fake(tmp_path / "world-0" / "config.json")
+    other = replace(other, clock=world.clock, _connected=OnlyProvider(world.provider))
+    refused.symmetric_difference_update({"answer event-3", "judge event-3"})
+    assert advance(other, world.task_id).came is Came.WAIT
+    other.close()
+    refused.clear()
+    world.clock.now += 120
+    assert world.run() is Came.DONE
+    assert asked["answer event-3"] == asked["judge event-3"] == 1
 
 
 def answer_by(world: World, text: Callable[[Sent], str]) -> None:
