@@ -117,6 +117,12 @@ class _Written:
     calls: list[bytes] = field(default_factory=list)
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
+    def has_room(self, limits: Limits, size: int, tokens: int) -> bool:
+        """Whether another request fits in."""
+        if self.requests >= limits.max_requests or self.size + size > limits.max_bytes:
+            return False
+        return limits.max_enqueued_tokens is None or self.tokens + tokens <= limits.max_enqueued_tokens
+
 
 class _Maker:
     """Makes the shards of one kind of request."""
@@ -133,49 +139,51 @@ class _Maker:
         """Write and record as many shards as these items take, in order."""
         if self.kind is AskKind.BUNDLE:
             for part in self._cut(chosen):
-                asks = (self.asker.bundle(bundle) for bundle in bundles_of(part, self.job.rules.rows_per_request))
-                self._write_all(asks, len(part), 10**15)
+                bundles = bundles_of(part, self.job.rules.rows_per_request)
+                self._write_all((self.asker.bundle(bundle) for bundle in bundles), None)
             return
-        asks = (self._single(item) for item in chosen)
-        self._write_all(asks, self.limits.max_requests, self.limits.max_bytes)
+        self._write_all((self._single(item) for item in chosen), self.limits)
 
     def _single(self, item: int) -> Ask:
         draft = self.known.get(item)
         if self.kind is AskKind.JUDGE:
             assert draft is not None
-            return self.asker.judge(item, draft)
-        ask = self.asker.answer(item, draft)
+            ask = self.asker.judge(item, draft)
+        else:
+            ask = self.asker.answer(item, draft)
         if item not in self.widened:
             return ask
-        return ask._replace(body=self.codec.widen(ask.body, self.job.parameters.max_output_tokens * WIDEN_FACTOR))
+        return ask._replace(body=self.codec.widen(ask.body, self.side.parameters.max_output_tokens * WIDEN_FACTOR))
 
     def _cut(self, chosen: Sequence[int]) -> Iterator[Sequence[int]]:
-        """Cut items into shards by what their requests weigh alone; together they weigh less."""
+        """Cut items into shards by what their requests weigh alone, each in a bundle of its own.
+
+        Each part is one shard, whatever its bundles come to: merging tells them by the shard's items.
+        """
         lengths = array("q", read_lengths(self.run.project.workspace.plan(self.job.task_id)))
         sizes, rows = (lengths[item] + LINE_BYTES for item in chosen), self.job.rules.rows_per_request
         most = self.limits.max_requests * rows, self.limits.max_bytes, self.limits.max_enqueued_tokens
         start = 0
-        for count in cut(sizes, *most, overhead_bytes=LINE_BYTES):
+        for count in cut(sizes, *most):
             yield chosen[start : start + count]
             start += count
 
-    def _write_all(self, asks: Iterator[Ask], max_requests: int, max_bytes: int) -> None:
+    def _write_all(self, asks: Iterator[Ask], limits: Limits | None) -> None:
+        """Write requests into as many shards as they take; into one where there are no limits."""
         while (first := next(asks, None)) is not None:
             with self.run.project.ledger.read() as connection:
                 number = len(shards.of_job(connection, self.job.task_id, self.job.round))
-            written, left = self._write(number, chain([first], asks), max_requests, max_bytes)
+            written, left = self._write(number, chain([first], asks), limits)
             self._record(number, written)
             asks = chain(left, asks)
 
-    def _write(self, number: int, asks: Iterator[Ask], max_requests: int, max_bytes: int) -> tuple[_Written, list[Ask]]:
+    def _write(self, number: int, asks: Iterator[Ask], limits: Limits | None) -> tuple[_Written, list[Ask]]:
         """Write one shard's file; returns what it holds, and the request that found no room."""
         key, written = key_of(self.job.task_id, self.job.round, number), _Written()
-        most = self.limits.max_enqueued_tokens
         with atomic_file(self.run.project.workspace.shard(self.job.task_id, self.job.round, number)) as handle:
             for ask in asks:
                 line, tokens = self.codec.encode_line(custom_id(key, ask.items[0]), ask.body), tokens_of(len(ask.body))
-                full = written.requests == max_requests or written.size + len(line) > max_bytes
-                if written.requests and (full or (most is not None and written.tokens + tokens > most)):
+                if limits is not None and written.requests and not written.has_room(limits, len(line), tokens):
                     return written, [ask]
                 handle.write(line)
                 written.digest.update(line)

@@ -89,7 +89,7 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
         pool = Pool(way, requests.first(), tracker)
         with Teller(run, job, pool, way).telling() as tell:
             for group in pool.groups():
-                steps = _merge(run, job, merger, group)
+                steps = requests.go_on(merger, _merge(run, job, merger, group))
                 log_received.writelines(_lines(group))
                 tracker.end(step.ending.outcome for step in steps)
                 going.look()
@@ -197,7 +197,36 @@ class _Requests:
         """The next request of every open item, in order; those that had begun before a pause as they were."""
         kept = self._run.project.gates.kept.pop(self._job.task_id, {})
         for call in self._asked() if needs_asking(self._run, self._job) else self._planned():
-            yield kept.get(call.item) or call
+            begun = kept.get(call.item)
+            yield begun if begun is not None and self._is_still(begun, call) else call
+
+    def _is_still(self, begun: Call, call: Call) -> bool:
+        """Whether a call that had begun asks for what is to be asked: another process may have gone on meanwhile."""
+        if (begun.kind, begun.items) != (call.kind, call.items):
+            return False
+        most = side_of(self._job, call.kind).parameters.max_output_tokens * WIDEN_FACTOR
+        return begun.body in (call.body, self._codecs[call.kind].widen(call.body, most))
+
+    def go_on(self, merger: Merger, steps: list[Step]) -> list[Step]:
+        """The same steps, but what a repair gave once more, and what was said of it, is not asked again."""
+        while self._job.rules.judge is not None:
+            by_kind: dict[AskKind, dict[int, bytes]] = {}
+            for step in steps:
+                if step.ending.outcome is None and step.draft is not None and step.draft.repairs:
+                    item, kind = step.draft.item, step.draft.step
+                    by_kind.setdefault(kind, {})[item] = self._asker.call(kind, item, step.draft)
+            taken = {
+                step.ending.item: step for kind, calls in by_kind.items() for step in self._known(merger, kind, calls)
+            }
+            if not taken:
+                break
+            steps = [taken.get(step.ending.item, step) for step in steps]
+        return steps
+
+    def _known(self, merger: Merger, kind: AskKind, calls: dict[int, bytes]) -> list[Step]:
+        there = zip(calls.items(), self._run.project.cache.known(calls.values()), strict=True)
+        known = {item: call for (item, call), is_known in there if is_known}
+        return merger.take_known(kind, known) if known else []
 
     def next(self, step: Step) -> Call:
         """What is asked of an item that is still open after this step."""

@@ -143,8 +143,12 @@ class Merger:
             drafts.put(connection, self.job.task_id, [step.draft for step in steps if step.draft])
         self._tally(steps)
 
-    def take_known(self, kind: AskKind, by_item: Mapping[int, bytes]) -> None:
-        """Go on with items whose next call was answered before: by item, under which call its answer is kept."""
+    def take_known(self, kind: AskKind, by_item: Mapping[int, bytes]) -> list[Step]:
+        """Go on with items whose next call was answered before: by item, under which call its answer is kept.
+
+        Returns:
+            How each item stands now.
+        """
         chosen = list(by_item)
         with self.run.project.ledger.read() as connection:
             records = items.some(connection, self.job.task_id, chosen)
@@ -155,6 +159,7 @@ class Merger:
                     items.end(connection, self.job.task_id, [step.ending], round_no=self.job.round)
             drafts.put(connection, self.job.task_id, [step.draft for step in steps if step.draft])
         self._tally([step for step in steps if step.ending.outcome is not None])
+        return steps
 
     # -- both ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
 | succeeded                               | final                                            |
 | invalid (does not fit the schema)       | again with the fault, `repairs` times            |
 | rejected by the judge                   | again with his words, `repairs` times            |
+| a verdict that is none                  | asked for again, once                            |
 | truncated (hit the output limit)        | again, once, with four times the limit           |
 | refused                                 | final                                            |
 | errored, transient (429, 5xx, overload) | again                                            |

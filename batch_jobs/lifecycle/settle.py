@@ -61,13 +61,16 @@ def failed(
     if kind is AskKind.BUNDLE:
         decision = after_bundle(result, last_round=bounds.last_ask, cancelling=bounds.cancelling)
     else:
-        last_round = bounds.last_try
+        unclear = kind is AskKind.JUDGE and result.outcome is Outcome.INVALID
+        last_round = bounds.last_ask if unclear else bounds.last_try
         decision = after_attempt(result, record.last_outcome, last_round=last_round, cancelling=bounds.cancelling)
     detail = f"the judge: {result.detail}" if kind is AskKind.JUDGE else result.detail
     final = result.outcome if decision is Next.FINAL else None
     last = _remembered(kind, result.outcome, record.last_outcome) if final is None else final
     paused_by = (detail or result.code) if decision is Next.PAUSE else None
-    return Step(Ending(record.item, last, final, result.code, detail), None, paused_by)
+    return Step(
+        Ending(record.item, last, final, result.code, detail), draft if kind is AskKind.JUDGE else None, paused_by
+    )
 
 
 def _remembered(kind: AskKind, now: Outcome, before: Outcome | None) -> Outcome:

@@ -30,6 +30,7 @@ from batch_jobs.storage.items import Ending
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
 from providers.contract import ShardFile
+from tests.simulation.bugs_of_steps import planted
 from tests.simulation.faults import Fault
 from tests.simulation.violations import Kind
 from tests.simulation.wire import Wire
@@ -315,4 +316,4 @@ def _bugs() -> Iterator[Bug]:
     yield Bug("rejected in two commits", rejected_items_end_in_another_commit, rejected, both, 40)
 
 
-BUGS = tuple(_bugs())
+BUGS = (*_bugs(), *(Bug(*bug) for bug in planted()))

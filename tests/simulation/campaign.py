@@ -15,7 +15,8 @@ from pathlib import Path
 from tests.simulation.faults import Fault
 from tests.simulation.simulator import Failure, Simulation
 from tests.simulation.stage import Stage, set_up
-from tests.simulation.world import Template, in_memory_folder
+from tests.simulation.template import Template
+from tests.simulation.world import in_memory_folder
 
 COLLECT_EVERY = 25
 """Seeds. The collector's own rhythm costs a tenth of the time."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation.campaign import Players, new_template
 from tests.simulation.stage import set_up
-from tests.simulation.world import Template
+from tests.simulation.template import Template
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,17 @@ class Fault(StrEnum):
     TRUNCATION = "item: cut off at the limit"
     INVALID_JSON = "item: no JSON"
     WRONG_SCHEMA = "item: JSON of another schema"
+    NEVER_VALID = "item: invalid however often it is asked for"
+    # what a judge says, and what comes of it
+    REJECTED = "judge: rejects a draft"
+    NEVER_CONTENT = "judge: rejects all drafts of a row"
+    DRAFT_REPEATED = "judge: gets the rejected draft once more"
+    # what a request for several rows gets
+    PART_MISSING = "bundle: a row's part is missing"
+    PART_DOUBLED = "bundle: a row's part comes twice"
+    PART_INVALID = "bundle: a row's part is of another schema"
+    PART_UNKNOWN = "bundle: a part that nobody asked for"
+    PARTS_SHUFFLED = "bundle: its parts in any order"
     # the account
     QUOTA = "account: quota is used up"
     AUTH_REFUSED = "account: key refused"
@@ -109,8 +120,28 @@ class Fault(StrEnum):
     USER_LOOKS = "user: looks at the status"
     USER_RESUMES = "user: resumes"
     CONCURRENT = "mode: concurrent"
+    JUDGED = "rules: a judge has the last word"
+    BUNDLED = "rules: several rows in a request"
+    FEW_REPAIRS = "rules: one repair, or none"
     TWO_JOBS = "jobs: two with rows in common"
     AT_ONCE = "jobs: one is advanced in the middle of the other"
+
+
+LONG_WAYS = frozenset({Fault.JUDGED, Fault.BUNDLED, Fault.FEW_REPAIRS})
+ON_LONG_WAYS = frozenset(
+    {
+        Fault.REJECTED,
+        Fault.NEVER_CONTENT,
+        Fault.DRAFT_REPEATED,
+        Fault.PART_MISSING,
+        Fault.PART_DOUBLED,
+        Fault.PART_INVALID,
+        Fault.PART_UNKNOWN,
+        Fault.PARTS_SHUFFLED,
+    }
+)
+"""What can happen only there."""
+KEPT_ON_LONG_WAYS = 0.4
 
 
 class Faults:
@@ -129,7 +160,15 @@ class Faults:
         self.struck: Counter[Fault] = Counter()
         self.quiet = False
         share = 0.25 + 0.25 * self.draw("share")
-        self.on = frozenset(only if only is not None else (f for f in Fault if self.draw(f"on {f}") < share))
+        drawn = frozenset(fault for fault in Fault if self.draw(f"on {fault}") < share)
+        self.on = frozenset(only) if only is not None else self._for_long_ways(drawn)
+
+    def _for_long_ways(self, drawn: frozenset[Fault]) -> frozenset[Fault]:
+        """Half of the others where there are more steps to an answer: else few items would ever get there."""
+        if not drawn & {Fault.JUDGED, Fault.BUNDLED}:
+            return drawn
+        some = frozenset(fault for fault in Fault if self.draw(f"kept {fault}") < KEPT_ON_LONG_WAYS)
+        return (drawn & (some | LONG_WAYS)) | (some & ON_LONG_WAYS)
 
     def draw(self, site: str) -> float:
         """A number from 0 to 1, the next one of this site."""

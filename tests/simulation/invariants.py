@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from batch_jobs.lifecycle.check import check_store
 from batch_jobs.lifecycle.view import view
-from batch_jobs.models import Mode, Outcome, ShardState
-from tests.contract.lifecycle.kit import answer_text
-from tests.simulation.lines import BILLED, LAST, MENDABLE, Fate, price_of
+from batch_jobs.models import AskKind, JobOutcome, Mode, Outcome, ShardState
+from tests.simulation.asked import Asked
+from tests.simulation.audit import is_final
+from tests.simulation.lines import BILLED, ENDS, MENDABLE, VALID, Fate, Said, price_of
 from tests.simulation.server import Batch
+from tests.simulation.template import EQUAL_ERRORS_MIN, JobPlan
 from tests.simulation.violations import Kind, Violation
-from tests.simulation.world import EQUAL_ERRORS_MIN, JobPlan, World
+from tests.simulation.world import World
 
 OUTCOMES = {
-    Fate.GOOD: Outcome.SUCCEEDED,
     Fate.REFUSED: Outcome.REFUSED,
     Fate.FAILED: Outcome.ERRORED,
     Fate.NOT_RUN: Outcome.ERRORED,
     Fate.MASS: Outcome.ERRORED,
 }
+WORDS = {
+    Outcome.INVALID: "invalid answer",
+    Outcome.REFUSED: "refused by the model",
+    Outcome.TRUNCATED: "answer cut off",
+    Outcome.ERRORED: "provider error",
+    Outcome.EXPIRED: "not executed in time",
+    Outcome.CANCELLED: "cancelled",
+    Outcome.MISSING: "missing from the provider's results",
+    Outcome.REJECTED: "rejected by the judge",
+}
+"""What the status column says, written down a second time."""
 EXACT = 1e-9
+ROUNDS, HOURS = 3, 90
+"""What config.json allows, where nothing is judged or sent together."""
 _ITEMS = "SELECT item, fingerprint, outcome FROM items WHERE task_id = ? ORDER BY item"
 _SHARDS = "SELECT shard_key, state, batch_id FROM provider_batches WHERE task_id = ?"
-_CALLS = "SELECT item, outcome, cost_usd FROM calls WHERE task_id = ?"
+_CALLS = "SELECT item, call_id, outcome, cost_usd FROM calls WHERE task_id = ?"
+_DRAFTS = "SELECT item, draft, verdict, repairs FROM drafts WHERE task_id = ?"
+_JOB = "SELECT mode, outcome, round, round_base, coalesce(resumed_at, started_at, created_at) began FROM jobs "
 
 
 class Books:
@@ -35,6 +53,8 @@ class Books:
 
     Attributes:
         adopted: the provider's batches that the ledger goes by, each with its shard's state.
+        calls: that are counted.
+        drafts: event -> how far it is on its way.
         outcome_of: event -> the outcome that the ledger has.
     """
 
@@ -44,8 +64,9 @@ class Books:
         self.shards = {row["shard_key"]: row for row in _rows(world, _SHARDS, plan.task_id)}
         self.calls = _rows(world, _CALLS, plan.task_id)
         self.spent = math.fsum(row["cost_usd"] for row in self.calls)
-        job = _rows(world, "SELECT mode FROM jobs WHERE task_id = ?", plan.task_id)[0]
-        self.mode = Mode(job["mode"])
+        self.drafts = {plan.events[row["item"]]: row for row in _rows(world, _DRAFTS, plan.task_id)}
+        self.job = _rows(world, _JOB + "WHERE task_id = ?", plan.task_id)[0]
+        self.mode = Mode(self.job["mode"])
         states = {row["batch_id"]: row["state"] for row in self.shards.values() if row["batch_id"]}
         self.adopted = [(batch, states[batch.batch_id]) for batch in self.batches if batch.batch_id in states]
         self.outcome_of = {event: row["outcome"] for event, row in zip(plan.events, self.items, strict=False)}
@@ -64,14 +85,14 @@ def _rows(world: World, query: str, task_id: str) -> list[dict[str, Any]]:
 
 def check_step(world: World) -> None:
     """What holds at any moment, also right after a crash."""
-    answers = _check_cache(world)
+    kept = _check_cache(world)
     for plan in world.jobs:
         books = Books(world, plan)
         _check_items(books)
-        _check_counted(books, answers)
+        _check_counted(books, kept)
         _check_sent(books)
         if books.mode is Mode.BATCH:
-            _check_merged(books)
+            _check_merged(books, kept)
             _check_cost(books)
     _check_reopened(world)
     for batch in world.server.batches:
@@ -79,14 +100,49 @@ def check_step(world: World) -> None:
             raise Violation(Kind.DOUBLE_LEFT, f"{batch.batch_id}, a double, is still running")
 
 
-def _check_cache(world: World) -> set[bytes]:
-    """Each answer is its own row's; returns what is answered."""
-    answers = dict(world.cache_reader.execute("SELECT fingerprint, answer FROM answers").fetchall())
-    for fingerprint, answer in answers.items():
-        event = world.template.by_fingerprint.get(fingerprint)
-        if event is None or json.loads(answer) != json.loads(answer_text(event)):
-            raise Violation(Kind.MIXED_ROWS, f"the cache answers {event} with {answer}")
-    return set(answers)
+def _check_cache(world: World) -> Mapping[bytes, str]:
+    """What is kept is what was said to that very request, and an item's answer what was accepted; returns it."""
+    kept = dict(world.cache_reader.execute("SELECT fingerprint, answer FROM answers").fetchall())
+    given: dict[bytes, set[bytes]] = {}
+    for asked, said in _all_results(world):
+        for key, text in _texts(world, asked, said):
+            given.setdefault(key, set()).add(_canonical(text))
+    for key, text in kept.items():
+        if _canonical(text) not in given.get(key, ()):
+            whose = world.made.event_of.get(key, "another request")
+            raise Violation(Kind.MIXED_ROWS, f"the cache answers {whose} with {text}")
+    return kept
+
+
+def _all_results(world: World) -> Iterator[tuple[Asked, Said]]:
+    for batch in world.server.batches:
+        yield from batch.results
+    for call in world.server.calls:
+        yield call.asked, call.said
+
+
+def _texts(world: World, asked: Asked, said: Said) -> Iterator[tuple[bytes, str]]:
+    """What a result gives, each with the key that it has to be kept under."""
+    made = world.made
+    if asked.kind is AskKind.JUDGE:
+        if said.fate in VALID:
+            yield asked.question, said.text
+        if said.fate is Fate.ACCEPTED:
+            yield made.answers[asked.event], asked.draft
+        return
+    for event in asked.events:
+        text = said.gave(event)
+        if text is None:
+            continue
+        if not world.rules.judged:
+            yield made.answers[event], text
+        else:
+            yield made.parts[event] if asked.kind is AskKind.BUNDLE else asked.question, text
+
+
+@lru_cache(maxsize=10_000)
+def _canonical(text: str) -> bytes:
+    return orjson.dumps(orjson.loads(text))
 
 
 def _check_items(books: Books) -> None:
@@ -98,12 +154,19 @@ def _check_items(books: Books) -> None:
             raise Violation(Kind.OUTCOME, f"item {row['item']} is {row['outcome']}")
 
 
-def _check_counted(books: Books, answers: set[bytes]) -> None:
-    """An answer is in the cache before anybody counts it."""
-    counted = {row["item"] for row in books.calls if row["outcome"] == Outcome.SUCCEEDED}
+def _check_counted(books: Books, kept: Mapping[bytes, str]) -> None:
+    """An answer, a draft, a verdict is in the cache before anybody counts it."""
     for row in books.items:
-        if (row["outcome"] == Outcome.SUCCEEDED or row["item"] in counted) and row["fingerprint"] not in answers:
+        if row["outcome"] == Outcome.SUCCEEDED and row["fingerprint"] not in kept:
             raise Violation(Kind.NOT_IN_CACHE, f"item {row['item']}")
+    for event, draft in books.drafts.items():
+        if draft["draft"] is not None and draft["draft"] not in kept:
+            raise Violation(Kind.NOT_IN_CACHE, f"the draft of {event}")
+    results = {asked.custom_id: (asked, said) for batch, _ in books.adopted for asked, said in batch.results}
+    for call in books.calls:
+        for key, _ in _texts(books.world, *results[call["call_id"]]) if call["call_id"] in results else ():
+            if key not in kept:
+                raise Violation(Kind.NOT_IN_CACHE, f"what call {call['call_id'].partition('-')[2]} gave")
 
 
 def _check_sent(books: Books) -> None:
@@ -115,18 +178,29 @@ def _check_sent(books: Books) -> None:
             raise Violation(Kind.NOT_IN_LEDGER, f"{batch.batch_id} was accepted, and its shard is {state}")
 
 
-def _check_merged(books: Books) -> None:
-    """What a merged batch handed out has become its items' outcome."""
+def _check_merged(books: Books, kept: Mapping[bytes, str]) -> None:
+    """What a merged batch handed out has become its items' outcome, or a draft that is kept."""
     for batch, state in books.adopted:
-        if state != ShardState.MERGED or not batch.fetched:
+        if state == ShardState.MERGED and batch.fetched:
+            for asked, said in batch.results:
+                _check_outcome(books, kept, asked, said, batch.batch_id)
+
+
+def _check_outcome(books: Books, kept: Mapping[bytes, str], asked: Asked, said: Said, place: str) -> None:
+    """What one result has become."""
+    world = books.world
+    for key, text in _texts(world, asked, said):
+        if key not in kept:
+            raise Violation(Kind.LOST_ANSWER, f"{asked.name} was answered in {place}, and it is not kept: {text}")
+    for event in asked.events:
+        outcome = books.outcome_of[event]
+        if is_final(world.rules, said, event) and outcome != Outcome.SUCCEEDED:
+            raise Violation(Kind.LOST_ANSWER, f"{event} was answered in {place}: {outcome}")
+        mended = said.fate in MENDABLE and world.forgiven(books.plan.task_id, event)
+        if asked.kind is AskKind.BUNDLE or mended:
             continue
-        for event, fate in batch.fates.items():
-            outcome = books.outcome_of[event]
-            if fate is Fate.GOOD and outcome != Outcome.SUCCEEDED:
-                raise Violation(Kind.LOST_ANSWER, f"{event} was answered in {batch.batch_id}: {outcome}")
-            mended = fate in MENDABLE and books.world.forgiven(books.plan.task_id, event)
-            if fate in OUTCOMES and outcome != OUTCOMES[fate] and not mended:
-                raise Violation(Kind.OUTCOME, f"{event} was {fate} in {batch.batch_id}: {outcome}")
+        if said.fate in ENDS and outcome != OUTCOMES[said.fate]:
+            raise Violation(Kind.OUTCOME, f"{asked.name} was {said.fate} in {place}: {outcome}")
 
 
 def _check_cost(books: Books) -> None:
@@ -152,14 +226,14 @@ def _check_reopened(world: World) -> None:
 def check_end(world: World) -> None:
     """What holds when every job is done."""
     all_books = [Books(world, plan) for plan in world.jobs]
-    answered = _answered(all_books)
+    answered, kept = _answered(all_books), _check_cache(world)
     for books in all_books:
         _check_outcomes(books, answered)
         if books.mode is Mode.BATCH:
             _check_batches(books)
         else:
-            _check_calls(books)
-        _check_output(books)
+            _check_calls(books, kept)
+        _check_output(books, kept)
     report = check_store(world.template.root / "config.json", world.template.root)
     if not report.agrees or report.skipped:
         found = "; ".join(f"{f.kind} {f.place.rpartition('/')[2]}: {f.problem}" for f in report.findings)
@@ -167,10 +241,12 @@ def check_end(world: World) -> None:
 
 
 def _answered(all_books: list[Books]) -> set[str]:
-    """Events for which the provider handed out a good answer, in whatever way."""
+    """Events that the provider gave a final answer to, in whatever way."""
+    world = all_books[0].world
     batches = [batch for books in all_books for batch, _ in books.adopted if batch.fetched]
-    good = {event for batch in batches for event, fate in batch.fates.items() if fate is Fate.GOOD}
-    return good | {call.event for call in all_books[0].world.server.calls if call.fate is Fate.GOOD}
+    results = [result for batch in batches for result in batch.results]
+    results += [(call.asked, call.said) for call in world.server.calls]
+    return {event for asked, said in results for event in asked.events if is_final(world.rules, said, event)}
 
 
 def _check_outcomes(books: Books, answered: set[str]) -> None:
@@ -179,6 +255,26 @@ def _check_outcomes(books: Books, answered: set[str]) -> None:
             raise Violation(Kind.OUTCOME, f"{event} has none, and the job is done")
         if outcome == Outcome.SUCCEEDED and event not in answered:
             raise Violation(Kind.OUTCOME, f"{event} is answered, and nobody gave a good answer")
+        if outcome == Outcome.REJECTED:
+            _check_rejected(books, event)
+
+
+def _check_rejected(books: Books, event: str) -> None:
+    """The judge did say so, and it was asked for again as often as the rules allow, and the rounds."""
+    about = [(a, s) for a, s in _all_results(books.world) if event in a.events]
+    rejected = [said for asked, said in about if said.fate is Fate.REJECTED]
+    invalid = [s for a, s in about if s.fate is Fate.INVALID and a.kind is AskKind.ANSWER]
+    if not rejected:
+        raise Violation(Kind.OUTCOME, f"{event} ended as rejected, and no judge said so")
+    rules, job = books.world.rules, books.job
+    rounds = ROUNDS + (rules.rows > 1) + (1 + 2 * rules.repairs)
+    over = job["outcome"] == JobOutcome.CANCELLED or job["round"] - job["round_base"] + 1 >= rounds
+    if over or (books.mode is Mode.BATCH and books.world.client_time() - job["began"] > HOURS * 3600):
+        return
+    repairs, repeated = books.drafts[event]["repairs"], event in books.world.server.model.repeated
+    if repairs < rules.repairs or (len(rejected) + len(invalid) <= repairs and not repeated):
+        tried = f"{repairs} repairs, {len(rejected)} verdicts and {len(invalid)} faults"
+        raise Violation(Kind.OUTCOME, f"{event} ended as rejected after {tried}")
 
 
 def _check_batches(books: Books) -> None:
@@ -190,37 +286,44 @@ def _check_batches(books: Books) -> None:
             raise Violation(Kind.LOST_ANSWER, f"the results of {batch.batch_id} were never fetched")
 
 
-def _check_calls(books: Books) -> None:
-    """Every answer that reached us is counted; with its cost, but for what a dying process had in flight."""
+def _check_calls(books: Books, kept: Mapping[bytes, str]) -> None:
+    """Every answer that reached us is kept and counted; with its cost, but for what a dying process had in flight."""
     calls = [call for call in books.world.server.calls if call.job == books.plan.task_id]
     for call in calls:
-        mended = call.fate in MENDABLE and books.world.forgiven(books.plan.task_id, call.event)
-        outcome = books.outcome_of[call.event]
-        if call.fate in LAST and not call.lost and not mended and OUTCOMES[call.fate] != outcome:
-            raise Violation(Kind.LOST_ANSWER, f"{call.event} was {call.fate}: {outcome}")
-    billed = [(call, price_of(call.event, Mode.CONCURRENT)) for call in calls if call.fate in BILLED]
+        if not call.lost:
+            _check_outcome(books, kept, call.asked, call.said, "a call")
+    billed = [(call, price_of(call.asked, Mode.CONCURRENT)) for call in calls if call.said.fate in BILLED]
     low = math.fsum(price for call, price in billed if call.counted)
     high = math.fsum(price for _, price in billed)
     if not low - EXACT <= books.spent <= high + EXACT:
         raise Violation(Kind.COST, f"counted {books.spent:.9f} USD, billed {low:.9f} to {high:.9f}")
 
 
-def _check_output(books: Books) -> None:
+def _check_output(books: Books, kept: Mapping[bytes, str]) -> None:
     """Each row once, in order, with its own answer or with a reason."""
     plan, answered = books.plan, 0
     output = list(_output(books))
     if [row["what"] for row in output] != plan.uploaded:
         raise Violation(Kind.OUTPUT, f"its rows are {[row['what'] for row in output]}")
     for event, item, row in zip(plan.uploaded, plan.item_of_row, output, strict=True):
-        if item is not None and books.outcome_of[plan.events[item]] == Outcome.SUCCEEDED:
+        outcome = None if item is None else Outcome(books.outcome_of[plan.events[item]])
+        if outcome is Outcome.SUCCEEDED:
             answered += 1
-            if (row["summary"], row["summarize_status"]) != (f"about {event}", "ok"):
+            mine = orjson.loads(kept[books.world.made.answers[event]])["summary"]
+            if (row["summary"], row["summarize_status"]) != (mine, "ok") or f"about {event}" not in mine:
                 raise Violation(Kind.MIXED_ROWS, f"the row of {event} says {row['summary']}")
-        elif row["summary"] or not row["summarize_status"].startswith("failed: "):
-            raise Violation(Kind.OUTPUT, f"{event} is not answered: {row['summary']}, {row['summarize_status']}")
+            continue
+        words = "failed: " + ("the prompt could not be made" if outcome is None else WORDS[outcome])
+        if row["summary"] or not row["summarize_status"].startswith(words):
+            raise Violation(Kind.OUTPUT, f"{event} is {outcome}: {row['summary']}, {row['summarize_status']}")
+    _check_view(books, answered)
+
+
+def _check_view(books: Books, answered: int) -> None:
+    """What the status says."""
     with books.world.user() as project:
-        seen = view(project, plan.task_id)
-    rows = len(plan.uploaded)
+        seen = view(project, books.plan.task_id)
+    rows = len(books.plan.uploaded)
     if (seen.succeeded, seen.succeeded + seen.failed, seen.rows) != (answered, rows, rows):
         raise Violation(Kind.OUTPUT, f"the status counts {seen.succeeded} and {seen.failed} of {seen.rows} rows")
 

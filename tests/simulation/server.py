@@ -10,22 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from batch_jobs.models import BatchProblem, BatchState, BatchView, Counts, Mode
-from tests.contract.lifecycle.kit import Sent, answer_text
+from tests.contract.lifecycle.kit import answer_text
+from tests.simulation.asked import Asked
+from tests.simulation.audit import Audit, Handed, Rules
 from tests.simulation.faults import Fault, Faults
-from tests.simulation.lines import (
-    BILLED,
-    LAST,
-    MENDABLE,
-    Fate,
-    Said,
-    answered,
-    error_of,
-    mass_error,
-    may_be_sent_again,
-    not_executed,
-    price_of,
-    say,
-)
+from tests.simulation.lines import BILLED, Fate, Said, answered, mass_error, not_executed, price_of
+from tests.simulation.model import Model
 from tests.simulation.violations import Kind, Violation
 
 HOUR = 3600.0
@@ -41,8 +31,9 @@ class Batch:
 
     Attributes:
         key: the shard key that came with the create; a keyless provider keeps it to itself.
+        account: of which provider it is.
         too_late: the create took longer than any quarantine: the one double that can't be prevented.
-        fates: event -> what became of it, once the batch has ended.
+        said: what was said to each request, by its id, once the batch has ended.
         looked: how often our side has asked for it: then it is the one that the ledger goes by.
         left_alone: a double that ran on in plain sight when our side looked at the batch that it goes by.
         fetched: its results were handed out.
@@ -52,7 +43,8 @@ class Batch:
 
     batch_id: str
     key: str
-    requests: list[Sent]
+    account: str
+    requests: list[Asked]
     accepted_at: float
     visible_at: float
     ends_at: float
@@ -61,8 +53,7 @@ class Batch:
     word: str = "in_progress"
     problems: tuple[BatchProblem, ...] = ()
     cancel_at: float | None = None
-    fates: dict[str, Fate] = field(default_factory=dict)
-    executed: set[str] = field(default_factory=set)
+    said: dict[str, Said] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     looked: int = 0
     left_alone: bool = False
@@ -79,14 +70,24 @@ class Batch:
     def job(self) -> str:
         return self.key.partition("-")[0]
 
+    @property
+    def executed(self) -> int:
+        """Requests that were answered in some way."""
+        return sum(said.fate in BILLED for said in self.said.values())
+
+    @property
+    def results(self) -> list[tuple[Asked, Said]]:
+        """Each request, and what was said to it."""
+        return [(asked, self.said[asked.custom_id]) for asked in self.requests if asked.custom_id in self.said]
+
 
 @dataclass
 class Call:
     """One single call that was executed, and whether what it gave is durable on our side."""
 
-    event: str
+    asked: Asked
     job: str
-    fate: Fate
+    said: Said
     process: int
     cached: bool = False
     counted: bool = False
@@ -101,6 +102,7 @@ class Server:
         now: the true time.
         report: takes a violation.
         quarantine: how late a create may be accepted at most, in the promise's terms.
+        rules: how answers come about.
         forgiven: how often an item of a job was opened again by our side, because not it was at fault.
     """
 
@@ -110,10 +112,12 @@ class Server:
         now: Callable[[], float],
         report: Callable[[Violation], None],
         quarantine: float,
+        rules: Rules,
         forgiven: Callable[[str, str], int],
     ) -> None:
         self.faults, self.now, self.report, self.quarantine = faults, now, report, quarantine
-        self.forgiven = forgiven
+        self.rules, self.forgiven = rules, forgiven
+        self.model = Model(faults, judged=rules.judged)
         self.low_balance = False
         self.step_began = 0.0
         self.keyless = faults.strikes(Fault.KEYLESS, chance=1.0)
@@ -125,14 +129,14 @@ class Server:
 
     # --- batches ---------------------------------------------------------------------------------------------
 
-    def accept(self, key: str, requests: list[Sent], delay: float = 0.0) -> Batch:
+    def accept(self, key: str, account: str, requests: list[Asked], delay: float = 0.0) -> Batch:
         """Take a batch in, perhaps only after a while; whatever was answered before should not be in it."""
         at, faults = self.now() + delay, self.faults
         lag = faults.between("lag", 5, 300) if faults.strikes(Fault.LIST_LAG) else 0.0
         takes = faults.between("takes", 20, 1500)
         if faults.strikes(Fault.SLOW_BATCH):
             takes = faults.between("takes", 24, 30) * HOUR
-        batch = Batch(f"batch-{len(self.batches) + 1}", key, requests, at, at + lag, at + takes)
+        batch = Batch(f"batch-{len(self.batches) + 1}", key, account, requests, at, at + lag, at + takes)
         batch.too_late = delay > self.quarantine
         self._audit(batch)
         self.batches.append(batch)
@@ -157,37 +161,33 @@ class Server:
             self.settle(other)
             if other.key == new.key and not other.too_late and not other.refused:
                 self.report(Violation(Kind.PAID_TWICE, f"a second batch was made for shard {_short(new.key)}"))
-        for sent in new.requests:
-            self._audit_item(sent.event, new.job, _short(new.key), new)
+        self._audit_all(new.requests, new.job, _short(new.key), new)
 
-    def _audit_item(self, event: str, job: str, place: str, new: Batch | None) -> None:
-        """Answered or under way for anybody, it is not sent; failed for this job, it is sent as the policy says."""
-        history: list[Fate] = []
+    def _audit_all(self, requests: Iterable[Asked], job: str, place: str, new: Batch | None) -> None:
+        audit = Audit(self.rules, self._history(new), self.forgiven, by_calls=new is None)
+        for asked in requests:
+            for violation in audit.of(asked, job, place):
+                self.report(violation)
+
+    def _history(self, new: Batch | None) -> list[Handed]:
+        """What was sent before, and what became of it, as far as our side goes by it."""
+        history = list[Handed]()
         for batch in self.batches:
-            if self._is_orphan(batch, new) or all(sent.event != event for sent in batch.requests):
-                continue
             self.settle(batch)
-            fate = batch.fates.get(event)
-            if fate is None:
-                self.report(Violation(Kind.PAID_TWICE, f"{event} was sent in {place} while {batch.batch_id} runs"))
-                return
-            if fate is Fate.GOOD or batch.job == job:
-                history.append(fate)
-        made = [call for call in self.calls if call.event == event and not call.lost]
-        history += [call.fate for call in made if call.fate is Fate.GOOD or call.job == job]
-        if not may_be_sent_again(_forgiving(history, self.forgiven(job, event)), calls=new is None):
-            kind = Kind.PAID_TWICE if Fate.GOOD in history else Kind.SENT_AGAIN
-            self.report(Violation(kind, f"{event} was sent again in {place} after {list(map(str, history))}"))
+            if not batch.refused and not self._is_orphan(batch, new):
+                place = batch.batch_id
+                history += [Handed(sent, batch.job, place, batch.said.get(sent.custom_id)) for sent in batch.requests]
+        return history + [Handed(call.asked, call.job, "a call", call.said) for call in self.calls if not call.lost]
 
     def _is_orphan(self, batch: Batch, new: Batch | None) -> bool:
         """One of two batches of a shard, and not the one that our side goes by."""
         others = [each for each in self.batches if each is not batch and not each.refused] + ([new] if new else [])
         return not batch.looked and (batch.too_late or any(other.key == batch.key for other in others))
 
-    def find(self, batch_id: str) -> Batch | None:
-        """A batch that exists by now, as it stands now."""
+    def find(self, batch_id: str, account: str) -> Batch | None:
+        """A batch of this account that exists by now, as it stands now."""
         for batch in self.batches:
-            if batch.batch_id == batch_id and batch.accepted_at <= self.now():
+            if (batch.batch_id, batch.account) == (batch_id, account) and batch.accepted_at <= self.now():
                 self.settle(batch)
                 return batch
         return None
@@ -200,9 +200,10 @@ class Server:
                 self.settle(other)
                 other.left_alone = not other.state.terminal and other.cancel_at is None
 
-    def listed(self, oldest: float) -> list[Batch]:
-        """What a listing shows now, newest first, down to a time."""
-        shown = [batch for batch in self.batches if max(batch.visible_at, batch.accepted_at) <= self.now()]
+    def listed(self, account: str, oldest: float) -> list[Batch]:
+        """What a listing of an account shows now, newest first, down to a time."""
+        mine = (batch for batch in self.batches if batch.account == account)
+        shown = [batch for batch in mine if max(batch.visible_at, batch.accepted_at) <= self.now()]
         for batch in shown:
             self.settle(batch)
         shown.sort(key=lambda batch: (batch.accepted_at, batch.batch_id), reverse=True)
@@ -224,7 +225,7 @@ class Server:
 
     def view(self, batch: Batch) -> BatchView:
         """The batch as the API shows it now; what it counts, and its words, may be nonsense."""
-        total, done = len(batch.requests), len(batch.executed)
+        total, done = len(batch.requests), batch.executed
         counts = Counts(total, done, total - done if batch.state.terminal else 0)
         word = batch.word
         if not self.keyless and self.faults.strikes(Fault.COUNTS_LIE):
@@ -267,28 +268,29 @@ class Server:
     def _fail(self, batch: Batch, code: str, fate: Fate) -> None:
         batch.state, batch.word = BatchState.FAILED, "failed"
         batch.problems = (BatchProblem(code, f"{code}: see the guide", 1),)
-        batch.fates = {sent.event: fate for sent in batch.requests}
+        batch.said = {sent.custom_id: Said(fate) for sent in batch.requests}
 
     def _half(self, batch: Batch, state: BatchState, code: str, fate: Fate) -> None:
         """Some are executed and paid for, the others are not; they are named in the error file, or are not."""
         batch.state, batch.word = state, state.value
-        done = {s.event for s in self.faults.shuffled("half", batch.requests)[: len(batch.requests) // 2 + 1]}
+        done = {s.custom_id for s in self.faults.shuffled("half", batch.requests)[: len(batch.requests) // 2 + 1]}
         named = self.faults.draw("named") < 0.5
-        rest = Said(fate, b"", error=True)
-        said = [(s, say(self.faults, s) if s.event in done else rest) for s in batch.requests]
-        batch.fates = {sent.event: one.fate for sent, one in said}
-        kept = [(s, Said(fate, not_executed(s, code), error=True) if one is rest else one) for s, one in said]
-        self._write(batch, kept if named else [(s, one) for s, one in kept if s.event in done])
+        said = [
+            (s, self.model.say(s) if s.custom_id in done else Said(fate, not_executed(s, code), error=True))
+            for s in batch.requests
+        ]
+        batch.said = {sent.custom_id: one for sent, one in said}
+        self._write(batch, said if named else [(s, one) for s, one in said if s.custom_id in done])
 
     def _complete(self, batch: Batch) -> None:
         batch.state, batch.word = BatchState.COMPLETED, "completed"
         if self._is_low():
             said = [(sent, mass_error(sent)) for sent in batch.requests]
         elif self.faults.strikes(Fault.ONLY_ERROR_FILE):
-            said = [(sent, error_of(self.faults, sent)) for sent in batch.requests]
+            said = [(sent, self.model.fail(sent)) for sent in batch.requests]
         else:
-            said = [(sent, say(self.faults, sent)) for sent in batch.requests]
-        batch.fates = {sent.event: one.fate for sent, one in said}
+            said = [(sent, self.model.say(sent)) for sent in batch.requests]
+        batch.said = {sent.custom_id: one for sent, one in said}
         if self.faults.strikes(Fault.NO_FILE):
             self._forget(batch, batch.requests)
         else:
@@ -299,25 +301,24 @@ class Server:
         self.low_balance = not self.faults.quiet and (self.low_balance or self.faults.strikes(Fault.MASS_ERRORS))
         return self.low_balance
 
-    def _forget(self, batch: Batch, which: Iterable[Sent]) -> None:
+    def _forget(self, batch: Batch, which: Iterable[Asked]) -> None:
         """Executed and billed, and never handed out."""
-        batch.fates.update({sent.event: Fate.MISSING for sent in which})
+        batch.said.update({sent.custom_id: Said(Fate.MISSING) for sent in which})
 
-    def _write(self, batch: Batch, said: list[tuple[Sent, Said]]) -> None:
+    def _write(self, batch: Batch, said: list[tuple[Asked, Said]]) -> None:
         """The files of an ended batch, spoiled by whatever is on."""
         lines, errors = self._spoiled(batch, [(s, one) for s, one in said if self.keyless or not one.error]), []
         if not self.keyless:
             errors = [one.line for _, one in said if one.error]
         if self.faults.strikes(Fault.SHUFFLED):
             lines = self.faults.shuffled("order", lines)
-        batch.executed = {sent.event for sent, one in said if one.fate in BILLED}
         for name, content in (("output.jsonl", lines), ("errors.jsonl", errors)):
             if content:
                 batch.files[name] = b"".join(line + b"\n" for line in content)
         if len(batch.files) == 2:
             self.faults.note(Fault.BOTH_FILES)
 
-    def _spoiled(self, batch: Batch, said: list[tuple[Sent, Said]]) -> list[bytes]:
+    def _spoiled(self, batch: Batch, said: list[tuple[Asked, Said]]) -> list[bytes]:
         lines: list[bytes] = []
         for sent, one in said:
             if self.faults.strikes(Fault.ROW_MISSING):
@@ -326,7 +327,7 @@ class Server:
                 self._forget(batch, [sent])
                 lines.append(self.faults.pick("bad", [one.line[: len(one.line) // 2], b"{}", b"\xff\xfe", b"[1, 2]"]))
             elif one.fate is Fate.GOOD and self.faults.strikes(Fault.ROW_DOUBLED):
-                batch.fates[sent.event] = Fate.DOUBLED
+                batch.said[sent.custom_id] = Said(Fate.DOUBLED)
                 lines += self.faults.shuffled("twice", [one.line, answered(sent, answer_text("somebody else"))])
             else:
                 lines.append(one.line)
@@ -338,7 +339,8 @@ class Server:
         """An answer under an id that is none of this shard's."""
         round_no = batch.key.replace("-r0-", "-r9-") if "-r0-" in batch.key else batch.key.replace("-r", "-r9")
         ids = [f"{'0' * 32}-r0-s0-i0", f"{batch.key}-i99", f"{batch.key}-i00", f"{round_no}-i0", "request-1"]
-        return answered(Sent(self.faults.pick("stray", ids), batch.requests[0].body), answer_text("somebody else"))
+        text = answer_text("somebody else")
+        return answered(batch.requests[0], text, custom_id=self.faults.pick("stray", ids))
 
     def stranger(self, size: int) -> list[BatchView]:
         """Another program's batch of the same size in the same account, made at about the same time."""
@@ -353,32 +355,24 @@ class Server:
 
     # --- single calls ----------------------------------------------------------------------------------------
 
-    def call(self, sent: Sent, job: str, process: int, *, replaced: bool) -> Said:
+    def call(self, asked: Asked, job: str, process: int, *, replaced: bool) -> Said:
         """Execute one call now; one of a process that was replaced and has not noticed yet can't be prevented."""
         if not replaced:
-            self._audit_item(sent.event, job, "a call", None)
-        said = mass_error(sent) if self._is_low() else say(self.faults, sent)
-        self.calls.append(Call(sent.event, job, said.fate, process, lost=replaced))
+            self._audit_all([asked], job, "a call", None)
+        said = mass_error(asked) if self._is_low() else self.model.say(asked)
+        self.calls.append(Call(asked, job, said, process, lost=replaced))
         return said
 
-    def reject_call(self, sent: Sent, job: str, process: int, *, replaced: bool) -> None:
+    def reject_call(self, asked: Asked, job: str, process: int, *, replaced: bool) -> None:
         """Refuse to execute a call, for good."""
-        self.calls.append(Call(sent.event, job, Fate.FAILED, process, lost=replaced))
+        self.calls.append(Call(asked, job, Said(Fate.FAILED), process, lost=replaced))
 
     # --- the bill --------------------------------------------------------------------------------------------
 
     def handed_out(self, batches: Iterable[Batch]) -> float:
         """What the job has to have counted of these batches, in USD."""
-        return sum(
-            price_of(event, Mode.BATCH) for batch in batches for event, fate in batch.fates.items() if fate in BILLED
-        )
-
-
-def _forgiving(history: list[Fate], times: int) -> list[Fate]:
-    """The history without so many failures that were not the item's own; what was before them is forgotten too."""
-    if not times:
-        return history
-    return [fate for fate in history if fate in LAST - MENDABLE] + [f for f in history if f in MENDABLE][times:]
+        handed = ((asked, said) for batch in batches for asked, said in batch.results)
+        return sum(price_of(asked, Mode.BATCH) for asked, said in handed if said.fate in BILLED)
 
 
 def _short(key: str) -> str:

@@ -19,8 +19,9 @@ from tests.contract.lifecycle.kit import Crash
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.invariants import check_end, check_step
 from tests.simulation.stage import Stage
+from tests.simulation.template import QUARANTINE, Template
 from tests.simulation.violations import Kind, Violation
-from tests.simulation.world import HOUR, QUARANTINE, RIGHT_KEY, Process, Template, World
+from tests.simulation.world import HOUR, Process, World
 
 STEPS = 160
 QUIET_AFTER = 45
@@ -114,7 +115,7 @@ class Simulation:
     def _judge(self, task_id: str, process: Process, error: BatchJobsError) -> None:
         """What `advance` may raise: that it is the wrong key, and while it cancels, what it can't pause for."""
         self._first_violation()
-        if isinstance(error, ConfigError) and process.key != RIGHT_KEY:
+        if isinstance(error, ConfigError) and process.has_another_key:
             process.note("refuses to go on with another key")
         elif isinstance(error, ProviderError) and error.operator and self._phase(task_id) is Phase.CANCELLING:
             process.note("can't cancel without the account")

@@ -26,16 +26,19 @@ from sqlalchemy import Engine
 from batch_jobs import system
 from batch_jobs.lifecycle import (
     advance,
+    asking,
     check_databases,
     check_folders,
     check_plan,
     checking,
     concurrent,
-    merge,
+    merger,
     passes,
+    plan,
 )
 from batch_jobs.lifecycle.joblog import ROOT_LOGGER
 from batch_jobs.lifecycle.pool import calls as pool_calls
+from batch_jobs.render.judge_prompt import load_judge
 from batch_jobs.render.prompts import load_prompt
 from batch_jobs.storage import claims, events, jobs, leases
 from tests.simulation.faults import Fault
@@ -181,8 +184,11 @@ def _make_cheap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(logging.getLogger(ROOT_LOGGER), "propagate", False)  # each job has its own log file all the same
     patch.setattr(leases, "threading", SimpleNamespace(Thread=NoThread, Event=threading.Event))
     prompts = lru_cache(load_prompt)
-    for user in (merge, checking):
+    for user in (merger, checking, asking):
         patch.setattr(user, "kept_prompt", prompts)
+    judges = lru_cache(lambda folder, judge, prompt: load_judge(folder / judge, prompts(folder, prompt).output))
+    for reader in (merger, checking, asking, plan):
+        patch.setattr(reader, "kept_judge", judges)
     for module in (check_plan, check_folders):
         patch.setattr(module, "query_parquet", _queried_once(check_plan.query_parquet))
     shared = duckdb.connect(config={"threads": 1})

@@ -5,13 +5,13 @@ Each verb may fail on its way there or back, and our process may die, sleep or b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from io import BufferedWriter
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx2
 import orjson
@@ -28,14 +28,16 @@ from batch_jobs.errors import (
     Unreachable,
     UnreadableReply,
 )
-from batch_jobs.models import BatchView, Dialect, ItemResult
+from batch_jobs.models import AskKind, BatchView, Dialect, ItemResult
 from providers._transport import oldest_of, opened, save
 from providers.connect import codec_for
-from providers.contract import Codec, Limits, ShardFile
-from tests.contract.lifecycle.kit import Crash, Sent, read_shard
+from providers.contract import Codec, Limits, Provider, ShardFile
+from tests.contract.lifecycle.kit import Crash, read_shard
+from tests.simulation.asked import Asked, understood
 from tests.simulation.faults import CHANCE, Fault, Faults
 from tests.simulation.lines import Fate
 from tests.simulation.server import Batch, Server
+from tests.simulation.template import JUDGES, RIGHT_KEY
 from tests.simulation.violations import Kind, Violation
 
 UNCLEAR: tuple[type[ProviderError], ...] = (ServerFailed, ConnectionFailed, TimedOut, UnreadableReply)
@@ -50,7 +52,7 @@ class Caller(Protocol):
     """The process that calls."""
 
     number: int
-    key: str
+    keys: dict[str, str]
     replaced: bool
     job: str
 
@@ -67,17 +69,32 @@ class Caller(Protocol):
         ...
 
 
+class Wires(dict[str, Provider]):
+    """One process's connections: whoever is asked for, by provider, model and address, it is a wire of our own."""
+
+    def __init__(self, server: Server, caller: Caller, prefixes: Mapping[str, bytes]) -> None:
+        super().__init__()
+        self._made = {name: Wire(server, caller, name, prefix) for name, prefix in prefixes.items()}
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Wire:
+        return self._made[name.partition(" ")[0]]
+
+
 class Wire:
     """One process's connection to the provider.
 
     Args:
-        right_key: the key of the account that the jobs were made with.
+        name: the provider's, in config.json.
+        prefix: what the call cache puts before the body of a call to it.
     """
 
-    def __init__(self, server: Server, caller: Caller, right_key: str) -> None:
+    def __init__(self, server: Server, caller: Caller, name: str, prefix: bytes) -> None:
         self.codec: Codec = CODEC
         self.limits = Limits(50_000, 200_000_000)
-        self.server, self.caller, self.right_key = server, caller, right_key
+        self.server, self.caller, self.account, self.prefix = server, caller, name, prefix
         self.faults: Faults = server.faults
 
     # --- the verbs -------------------------------------------------------------------------------------------
@@ -111,7 +128,7 @@ class Wire:
         self._call("discard", batch_id, lambda: self._discard(batch_id))
 
     def complete(self, body: bytes) -> ItemResult:
-        return self._call("complete", "", lambda: self._complete(Sent("call", orjson.loads(body))))
+        return self._call("complete", "", lambda: self._complete(self._understood("call", orjson.loads(body))))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -121,7 +138,7 @@ class Wire:
     def _call(self, verb: str, what: str, serve: Callable[[], T]) -> T:
         self.caller.at(f"before {verb}", Fault.CRASH_AT_VERB)
         name = what.partition("-")[2] or what
-        if self.caller.key != self.right_key:
+        if self.caller.keys[self.account] != RIGHT_KEY:
             self.server.report(Violation(Kind.ACCOUNT, f"{verb} {name} with another key than the job's"))
             raise AuthRefused
         try:
@@ -152,20 +169,22 @@ class Wire:
 
     def _create(self, shard: ShardFile) -> BatchView:
         with opened(shard):
-            requests = read_shard(shard.path)
+            requests = [self._understood(sent.custom_id, sent.body) for sent in read_shard(shard.path)]
         self._refuse()
         faults, server = self.faults, self.server
         if faults.strikes(Fault.CREATE_UNCLEAR, chance=LESS):
             self._raise(UNCLEAR)
         if faults.strikes(Fault.CREATE_ACCEPTED_LATE):
-            self._lose(server.accept(shard.key, requests, faults.between("late", 1, server.quarantine - 400)))
+            self._lose(
+                server.accept(shard.key, self.account, requests, faults.between("late", 1, server.quarantine - 400))
+            )
         if faults.strikes(Fault.CREATE_ACCEPTED_TOO_LATE):
             late = server.quarantine + faults.between("too late", 60, 1200)
-            self._lose(server.accept(shard.key, requests, late))
+            self._lose(server.accept(shard.key, self.account, requests, late))
         has_room = server.has_room(len(requests))
         if not has_room and server.keyless:
             raise RateLimited("too many requests in the queue")
-        batch = server.accept(shard.key, requests)
+        batch = server.accept(shard.key, self.account, requests)
         batch.without_room = not has_room
         if faults.strikes(Fault.CREATE_REPLY_LOST):
             raise faults.pick("lost", (ConnectionFailed, TimedOut, UnreadableReply))
@@ -196,14 +215,14 @@ class Wire:
         if self.faults.strikes(Fault.LIST_FAILS, chance=LESS):
             self._raise(PASSING)
         date = format_datetime(datetime.fromtimestamp(self.server.now(), UTC), usegmt=True)
-        found = self.server.listed(oldest_of(since, now, httpx2.Headers({"date": date})).timestamp())
+        found = self.server.listed(self.account, oldest_of(since, now, httpx2.Headers({"date": date})).timestamp())
         if not self.server.keyless:
             return [self.server.view(batch) for batch in found if batch.key == shard.key]
         same_size = [self.server.view(batch) for batch in found if len(batch.requests) == shard.requests]
         return same_size + self.server.stranger(shard.requests)
 
     def _owns(self, view: BatchView, shard: ShardFile) -> bool | None:
-        batch = self.server.find(view.batch_id)
+        batch = self.server.find(view.batch_id, self.account)
         if batch is None:  # a stranger's
             return False if view.state.terminal else None
         if self.server.keyless and not view.state.terminal:
@@ -226,7 +245,7 @@ class Wire:
         return self.server.view(batch)
 
     def _there(self, batch_id: str) -> Batch:
-        batch = self.server.find(batch_id)
+        batch = self.server.find(batch_id, self.account)
         if batch is None:
             raise RequestRejected(f"No batch found with id '{batch_id}'.", status=404)
         return batch
@@ -261,7 +280,13 @@ class Wire:
             self._raise(PASSING)
         self._there(batch_id).files.clear()
 
-    def _complete(self, sent: Sent) -> ItemResult:
+    def _understood(self, custom_id: str, body: dict[str, Any]) -> Asked:
+        asked = understood(custom_id, body, self.account, self.prefix)
+        if (asked.kind is AskKind.JUDGE) != (self.account == JUDGES):
+            self.server.report(Violation(Kind.ACCOUNT, f"{asked.name} was sent to {self.account}"))
+        return asked
+
+    def _complete(self, sent: Asked) -> ItemResult:
         faults = self.faults
         if faults.strikes(Fault.CALL_FAILS, chance=LESS):
             self._raise(PASSING)

@@ -4,54 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from batch_jobs import system
-from batch_jobs.config import Settings, load_settings
-from batch_jobs.lifecycle.advance import Advanced, Came, advance
+from batch_jobs.lifecycle.advance import Advanced, advance
 from batch_jobs.lifecycle.pool.gate import Gates
-from batch_jobs.lifecycle.project import Project, workspace_of
-from batch_jobs.lifecycle.receive import Order, receive
+from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.run import Progress
-from batch_jobs.models import PHASE_MOVES, SHARD_MOVES, Mode, Outcome
-from batch_jobs.render.items import read_items, read_rows
+from batch_jobs.models import Mode
 from batch_jobs.storage import leases
 from batch_jobs.storage.call_cache import Answer, CallCache
-from batch_jobs.storage.database import open_sqlite
 from batch_jobs.storage.ledger import Ledger
-from batch_jobs.storage.workspace import Workspace
-from tests.contract.lifecycle.kit import EVENTS, Crash, OnlyProvider, make_template, open_fake, write_project
+from tests.contract.lifecycle.kit import Crash
+from tests.simulation.audit import Rules
 from tests.simulation.disk import Disk
 from tests.simulation.faults import CHANCE, Fault, Faults
 from tests.simulation.server import Server
+from tests.simulation.template import ANSWERS, JUDGES, LIMITS, QUARANTINE, RIGHT_KEY, ROWS_TOGETHER, Template, Way
 from tests.simulation.violations import Kind, Violation
-from tests.simulation.wire import Wire
+from tests.simulation.wire import Wires
 
-RIGHT_KEY = "key"
 START = 1_800_000_000.0
-QUARANTINE = 900.0
 HOUR = 3600.0
-SHARD_SIZES = (2, 3, 3)
 CRASH_CHANCE = 0.06
 """At each of the about hundred moments of a job at which a process may die, where its site is on; the cache has few."""
-EQUAL_ERRORS_MIN = 4
-SECTIONS: dict[str, Any] = {
-    "polling": {"min_seconds": 5, "max_seconds": 7200},
-    "submission": {"quarantine_seconds": QUARANTINE, "parallel_transfers": 1},
-    "rounds": {"equal_errors_min": EQUAL_ERRORS_MIN},
-}
-LATER = ["event-6", "event-4", "event-5", "UNRENDERABLE", "event-7", "event-4"]
-"""A second upload, two of whose four items are the first one's, too."""
-MOVES = (("provider_batches", "state", SHARD_MOVES), ("jobs", "phase", PHASE_MOVES))
+JUDGED_CHANCE = 0.9
+"""Where it is on: rules of answers are what most of a job's steps depend on."""
 
 
 def in_memory_folder() -> str | None:
@@ -59,102 +43,8 @@ def in_memory_folder() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-@dataclass(frozen=True)
-class JobPlan:
-    """A planned job of the template: what its file holds, row by row, and which item answers which row."""
-
-    task_id: str
-    uploaded: list[str]
-    item_of_row: list[int | None]
-    events: list[str]
-
-    @classmethod
-    def read(cls, task_id: str, uploaded: list[str], plan: Path) -> JobPlan:
-        """Read a job's plan."""
-        items = [row.item for row in read_rows(plan)]
-        event_of = {item: uploaded[row] for row, item in enumerate(items) if item is not None}
-        return cls(task_id, uploaded, items, [event_of[item] for item in sorted(event_of)])
-
-
-class Template:
-    """Two planned jobs, made once by the real process pool; each world is a copy of one or both.
-
-    Its ledger refuses by triggers what must never happen: a move that no table allows, an outcome that changes.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "template"
-        self.root = folder / "world"
-        first = make_template(self.folder)
-        self.settings: dict[int, Settings] = {}
-        for size in set(SHARD_SIZES):
-            config = write_project(self.folder, limits={"max_requests": size}, **SECTIONS)
-            self.settings[size] = load_settings(config, {})
-        some = self.settings[SHARD_SIZES[0]]
-        self.workspace: Workspace = workspace_of(some, self.root / "config.json", self.root)
-        here = workspace_of(some, config, self.folder)
-        self.jobs = [JobPlan.read(first, EVENTS, here.plan(first))]
-        second = _add_job(config, self.folder / "later.csv", LATER)
-        self.jobs.append(JobPlan.read(second, LATER, here.plan(second)))
-        self.by_fingerprint = {
-            planned.fingerprint: job.events[planned.item]
-            for job in self.jobs
-            for planned in read_items(here.plan(job.task_id))
-        }
-        with contextlib.closing(sqlite3.connect(here.ledger)) as ledger:
-            ledger.executescript("".join(_triggers()))
-        self.ledger_engine = open_sqlite(self.workspace.ledger)
-        self.cache_engine = open_sqlite(self.workspace.call_cache)
-
-    def copy(self) -> None:
-        """A fresh world; what is never written again is only linked."""
-        self.ledger_engine.dispose()
-        self.cache_engine.dispose()
-        shutil.rmtree(self.root, ignore_errors=True)
-        shutil.copytree(self.folder, self.root, copy_function=_link_or_copy)
-
-    def close(self) -> None:
-        self.ledger_engine.dispose()
-        self.cache_engine.dispose()
-
-
-def _add_job(config: Path, upload: Path, events: list[str]) -> str:
-    """Plan another job in the template's store; returns its task_id."""
-    project, _, _ = open_fake(config)
-    upload.write_text("number,what\n" + "".join(f"{number},{event}\n" for number, event in enumerate(events)))
-    task_id = receive(project, Order(upload, upload.name, "summarize", "loss")).task_id
-    assert advance(project, task_id).came is Came.CONFIRM
-    project.close()
-    return task_id
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    if ".sqlite" in source:
-        shutil.copy(source, target)
-    else:
-        os.link(source, target)
-
-
-def _triggers() -> Iterator[str]:
-    for table, column, moves in MOVES:
-        legal = " OR ".join(f"(OLD.{column}='{a}' AND NEW.{column}='{b}')" for a, to in moves.items() for b in to)
-        yield (
-            f"CREATE TRIGGER legal_{table} BEFORE UPDATE OF {column} ON {table} "
-            f"WHEN NOT ({legal} OR OLD.{column}=NEW.{column}) "
-            f"BEGIN SELECT RAISE(ABORT, '{Kind.ILLEGAL_MOVE}: {table}'); END;"
-        )
-    yield (
-        "CREATE TRIGGER one_outcome BEFORE UPDATE OF outcome ON items "
-        "WHEN OLD.outcome IS NOT NULL AND NEW.outcome IS NOT OLD.outcome "
-        f"AND NOT (OLD.outcome='{Outcome.ERRORED}' AND NEW.outcome IS NULL) "
-        f"BEGIN SELECT RAISE(ABORT, '{Kind.OUTCOME}: it changed'); END;"
-        "CREATE TABLE reopened (task_id TEXT, item INTEGER);"
-        "CREATE TRIGGER note_reopened AFTER UPDATE OF outcome ON items "
-        "WHEN OLD.outcome IS NOT NULL AND NEW.outcome IS NULL "
-        "BEGIN INSERT INTO reopened VALUES (NEW.task_id, NEW.item); END;"
-    )
-
-
+COUNTING = frozenset({"merge_now"})
+"""Where single calls are counted."""
 Interfere = Callable[["Process", str], None]
 
 
@@ -181,22 +71,33 @@ class World:
     interfere: Interfere = lambda _process, _site: None
 
     def __post_init__(self) -> None:
-        self.template.copy()
+        strikes = self.faults.strikes
+        judged, bundled = strikes(Fault.JUDGED, chance=JUDGED_CHANCE), strikes(Fault.BUNDLED, chance=JUDGED_CHANCE)
+        self.way = Way(judged, ROWS_TOGETHER if bundled else 1)
+        repairs = self.faults.pick("repairs", [0, 1]) if strikes(Fault.FEW_REPAIRS, chance=JUDGED_CHANCE) else 2
+        self.rules = Rules(judged, self.way.rows, repairs)
+        self.made = self.template.made[self.way]
+        self.template.copy(self.way)
         self.disk = Disk(self.template.root, watched=Fault.POWER_LOSS in self.faults.on)
         self.disk.format()
         if self.faults.strikes(Fault.CLOCK_WRONG, chance=0.5):
             self.skew = self.faults.between("skew", -6 * HOUR, 6 * HOUR)
-        self.settings = self.template.settings[self.faults.pick("size", SHARD_SIZES)]
+        self.settings = self.template.settings[self.way, self.faults.pick("size", range(len(LIMITS)))]
         self.reader = sqlite3.connect(self.template.workspace.ledger, isolation_level=None)
         self.cache_reader = sqlite3.connect(self.template.workspace.call_cache, isolation_level=None)
-        self.server = Server(self.faults, lambda: self.now, self.violations.append, QUARANTINE, self.forgiven)
-        self.jobs = self.template.jobs[: 2 if self.faults.strikes(Fault.TWO_JOBS, chance=0.5) else 1]
-        for plan in self.template.jobs[len(self.jobs) :]:
+        report = self.violations.append
+        self.server = Server(self.faults, lambda: self.now, report, QUARANTINE, self.rules, self.forgiven)
+        self.jobs = self.made.jobs[: 2 if self.faults.strikes(Fault.TWO_JOBS, chance=0.5) else 1]
+        for plan in self.made.jobs[len(self.jobs) :]:
             for table in ("items", "events", "jobs"):
                 self.reader.execute(f"DELETE FROM {table} WHERE task_id = ?", (plan.task_id,))
         for plan in self.jobs:
             mode = Mode.CONCURRENT if self.faults.strikes(Fault.CONCURRENT, chance=0.5) else Mode.BATCH
-            self.reader.execute("UPDATE jobs SET mode = ?, autostart = 1 WHERE task_id = ?", (mode, plan.task_id))
+            values = mode, self.rules.repairs, plan.task_id
+            self.reader.execute(
+                "UPDATE jobs SET mode = ?, autostart = 1, rules = json_set(rules, '$.repairs', ?) WHERE task_id = ?",
+                values,
+            )
 
     def forgiven(self, task_id: str, event: str) -> int:
         """How often an item of a job was opened again, because not it was at fault."""
@@ -218,7 +119,7 @@ class World:
     @contextlib.contextmanager
     def user(self) -> Iterator[Project]:
         """A process of somebody's own, to whom nothing happens."""
-        process = Process(self, 0, RIGHT_KEY)
+        process = Process(self, 0, {ANSWERS: RIGHT_KEY, JUDGES: RIGHT_KEY})
         with self.runs(process):
             yield self.observer
 
@@ -232,7 +133,7 @@ class World:
             workspace=template.workspace,
             ledger=Ledger(template.ledger_engine),
             cache=CallCache(template.cache_engine),
-            environ={"THE_KEY": RIGHT_KEY},
+            environ=self.environ(),
             clock=self.client_time,
             gates=Gates(lambda: self.now),
             uptime=lambda: self.now,
@@ -250,8 +151,16 @@ class World:
         return self.now + self.skew
 
     def new_process(self, key: str = RIGHT_KEY) -> Process:
+        """A process; one with another key has it for the one provider or for the other."""
         self.processes += 1
-        return Process(self, self.processes, key)
+        keys = {ANSWERS: RIGHT_KEY, JUDGES: RIGHT_KEY}
+        keys[self.faults.pick("which key", sorted(keys)) if self.rules.judged and key != RIGHT_KEY else ANSWERS] = key
+        return Process(self, self.processes, keys)
+
+    @staticmethod
+    def environ(key: str = RIGHT_KEY, judge_key: str = RIGHT_KEY) -> dict[str, str]:
+        """The keys that are set."""
+        return {"THE_KEY": key, "JUDGE_KEY": judge_key}
 
     def note(self, text: str) -> None:
         """A line of the schedule."""
@@ -265,8 +174,8 @@ class World:
 class Process:
     """One of our processes: its own Project, and moments at which it may die, sleep, be replaced or be spoken to."""
 
-    def __init__(self, world: World, number: int, key: str) -> None:
-        self.world, self.number, self.key = world, number, key
+    def __init__(self, world: World, number: int, keys: dict[str, str]) -> None:
+        self.world, self.number, self.keys = world, number, keys
         self.dead = self.replaced = False
         self.stop = threading.Event()
         self.failed_sync: str | None = None
@@ -280,12 +189,17 @@ class Process:
             workspace=template.workspace,
             ledger=SimLedger(template.ledger_engine, self),
             cache=SimCache(template.cache_engine, self),
-            environ={"THE_KEY": key},
+            environ=world.environ(keys[ANSWERS], keys[JUDGES]),
             clock=world.client_time,
             gates=Gates(lambda: world.now),
             uptime=lambda: world.now,
-            _connected=OnlyProvider(Wire(world.server, self, RIGHT_KEY)),
+            _connected=Wires(world.server, self, world.made.prefixes),
         )
+
+    @property
+    def has_another_key(self) -> bool:
+        """Whether a key is not that of the jobs' account."""
+        return any(key != RIGHT_KEY for key in self.keys.values())
 
     def advance(self, task_id: str) -> Advanced:
         """Take a job as far as it goes."""
@@ -332,9 +246,9 @@ class Process:
 
     def caches(self, new: Sequence[Answer]) -> None:
         """These answers are durable."""
-        events = {self.world.template.by_fingerprint[answer.fingerprint] for answer in new}
-        for call in self.world.server.calls:
-            if call.process == self.number and call.event in events and not call.lost:
+        kept, world = {answer.fingerprint for answer in new}, self.world
+        for call in world.server.calls:
+            if call.process == self.number and not call.lost and kept & world.template.keys_of(world.way, call.asked):
                 call.cached = True
 
     def counts(self) -> None:
@@ -360,7 +274,8 @@ class SimLedger(Ledger):
                 self._check_lease(connection, lease, site)
             yield connection
             self.process.at(f"within the commit of {site}", Fault.CRASH_AT_COMMIT, alone=True)
-        self.process.counts()
+        if site in COUNTING:
+            self.process.counts()
         self.process.at(f"after the commit of {site}", Fault.CRASH_AT_COMMIT)
 
     def _check_lease(self, connection: Connection, lease: leases.Lease, site: str) -> None:

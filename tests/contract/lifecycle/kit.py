@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,8 +57,16 @@ RENDERED_ROWS = 8
 USAGE = Usage(100, 0, 10)
 PRICES = {"batch": {"input": 1.0, "output": 2.0, "cached": 0.5}, "standard": {"input": 2.0, "output": 4.0, "cached": 1}}
 CALL_USD = {Mode.BATCH: 120 / 1_000_000, Mode.CONCURRENT: 240 / 1_000_000}
-MODEL = "model-1"
+MODEL, JUDGE_MODEL = "model-1", "judge-1"
 LIMIT = 1024
+JUDGE_PROMPT = """
+system: You check.
+user: |
+  {context}
+  Is this true of it? {answer}
+"""
+JUDGED: dict[str, Any] = {"judge": {"prompt": "judge.yaml", "model": JUDGE_MODEL}}
+"""Rules of a task."""
 PROMPT = """
 from pydantic import BaseModel
 
@@ -443,14 +451,21 @@ class World:
             assert (costs["calls"], costs["cost_usd"]) == (spent.calls, pytest.approx(spent.cost_usd))
 
 
-def write_project(folder: Path, **sections: Any) -> Path:
-    """A project folder with one task, one provider and its prompt; returns its config.json."""
+def write_project(folder: Path, *, rules: dict[str, Any] | None = None, **sections: Any) -> Path:
+    """A project folder with one task, one provider and its prompts; returns its config.json.
+
+    Args:
+        rules: of the task: `judge`, `rows_per_request`, `repairs`.
+    """
     (folder / "prompt_lib").mkdir(parents=True, exist_ok=True)
     (folder / "prompt_lib" / "event_prompt.py").write_text(PROMPT)
     case = {"description": "Events.", "mandatory_columns": {"what": "What happened."}}
     task = {"description": "Summarise.", "prompt": "event_prompt.py", "output_columns": {"summary": "summary"}}
+    task |= rules or {}
+    (folder / "prompt_lib" / "judge.yaml").write_text(JUDGE_PROMPT)
     price = {**PRICES, "source": "this test", "date": "2026-01-01"}
-    provider: dict[str, Any] = {"dialect": "openai", "api_key_env": "THE_KEY", "model": MODEL, "models": {MODEL: price}}
+    models = dict.fromkeys((MODEL, JUDGE_MODEL), price)
+    provider: dict[str, Any] = {"dialect": "openai", "api_key_env": "THE_KEY", "model": MODEL, "models": models}
     provider["base_url"] = "http://127.0.0.1:9/v1"  # nobody there: a call past the fake one would fail at once
     provider["parameters"] = {"max_output_tokens": LIMIT}
     config = {
@@ -465,7 +480,7 @@ def write_project(folder: Path, **sections: Any) -> Path:
     return path
 
 
-def open_fake(config: Path) -> tuple[Project, FakeProvider, Clock]:
+def open_fake(config: Path, **environ: str) -> tuple[Project, FakeProvider, Clock]:
     """A project on real files whose only provider is the fake one."""
     settings, clock = load_settings(config, {}), Clock()
     provider = FakeProvider(clock)
@@ -478,7 +493,7 @@ def open_fake(config: Path) -> tuple[Project, FakeProvider, Clock]:
         workspace=workspace,
         ledger=Ledger.open(workspace.ledger),
         cache=CallCache.open(workspace.call_cache),
-        environ={"THE_KEY": "key"},
+        environ={"THE_KEY": "key", **environ},
         clock=clock,
         gates=Gates(lambda: clock.now + time.monotonic()),
         uptime=clock,
@@ -492,10 +507,28 @@ def make_template(folder: Path) -> str:
     project, _, _ = open_fake(write_project(folder))
     upload = folder / "events.csv"
     upload.write_text("number,what\n" + "".join(f"{number},{event}\n" for number, event in enumerate(EVENTS)))
-    task_id = receive(project, Order(upload, upload.name, "summarize", "loss")).task_id
-    assert advance(project, task_id).came is Came.CONFIRM
+    task_id = plan_file(project, upload)
     project.close()
     return task_id
+
+
+def plan_file(project: Project, upload: Path) -> str:
+    """A planned job; returns its task_id."""
+    task_id = receive(project, Order(upload, upload.name, "summarize", "loss")).task_id
+    assert advance(project, task_id).came is Came.CONFIRM
+    return task_id
+
+
+def world_with(folder: Path, mode: Mode, rules: dict[str, Any], events: Sequence[str], **sections: Any) -> World:
+    """A job that is planned for this test alone, by the task's own rules; approved."""
+    project, provider, clock = open_fake(write_project(folder, rules=rules, **sections))
+    upload = folder / "events.csv"
+    upload.write_text("number,what\n" + "".join(f"{number},{event}\n" for number, event in enumerate(events)))
+    task_id = plan_file(project, upload)
+    with project.ledger.write() as connection:
+        jobs.change(connection, task_id, mode=mode)
+    approve(project, task_id)
+    return World(project, provider, clock, task_id)
 
 
 def world_from(template: Path, task_id: str, folder: Path, mode: Mode, approved: bool, **sections: Any) -> World:
