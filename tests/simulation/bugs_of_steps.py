@@ -129,8 +129,8 @@ def a_repair_asks_the_same(patch: Patch) -> None:
 
 def the_judge_sees_another_row(patch: Patch) -> None:
     """The row of the item before."""
-    cells = Asker._cells
-    patch.setattr(Asker, "_cells", lambda asker, item: cells(asker, max(item - 1, 0)))
+    shown = Asker._shown
+    patch.setattr(Asker, "_shown", lambda asker, item: shown(asker, max(item - 1, 0)))
 
 
 def the_judge_is_not_asked(patch: Patch) -> None:
