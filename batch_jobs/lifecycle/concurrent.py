@@ -180,6 +180,7 @@ class _Requests:
         self._codecs = {kind: _codec(run, side_of(job, kind)) for kind in AskKind}
         self._expected = pick("task", job.task, run.project.settings.tasks).expected_output_tokens
         self._bodies = BodyReader(run.project.workspace.plan(job.task_id))
+        self._next: dict[int, Ask] = {}
 
     def __enter__(self) -> _Requests:
         return self
@@ -208,32 +209,34 @@ class _Requests:
         return begun.body in (call.body, self._codecs[call.kind].widen(call.body, most))
 
     def go_on(self, merger: Merger, steps: list[Step]) -> list[Step]:
-        """The same steps, but what a repair gave once more, and what was said of it, is not asked again."""
-        while self._job.rules.judge is not None:
-            by_kind: dict[AskKind, dict[int, bytes]] = {}
-            for step in steps:
-                if step.ending.outcome is None and step.draft is not None and step.draft.repairs:
-                    item, kind = step.draft.item, step.draft.step
-                    by_kind.setdefault(kind, {})[item] = self._asker.call(kind, item, step.draft)
-            taken = {
-                step.ending.item: step for kind, calls in by_kind.items() for step in self._known(merger, kind, calls)
-            }
-            if not taken:
-                break
-            steps = [taken.get(step.ending.item, step) for step in steps]
-        return steps
+        """The same steps, but what was answered before is not asked again, whichever job asked it.
 
-    def _known(self, merger: Merger, kind: AskKind, calls: dict[int, bytes]) -> list[Step]:
-        there = zip(calls.items(), self._run.project.cache.known(calls.values()), strict=True)
-        known = {item: call for (item, call), is_known in there if is_known}
-        return merger.take_known(kind, known) if known else []
+        A draft may come once more that was judged, and a row that goes alone may have gone alone before.
+        """
+        while self._job.rules.judge is not None:
+            self._next = {step.ending.item: self._ask(step) for step in steps if step.ending.outcome is None}
+            there = self._run.project.cache.known(ask.calls[0] for ask in self._next.values())
+            known: dict[AskKind, dict[int, bytes]] = {}
+            for (item, ask), is_known in zip(self._next.items(), there, strict=True):
+                if is_known:
+                    known.setdefault(ask.kind, {})[item] = ask.calls[0]
+            if not known:
+                break
+            taken = chain.from_iterable(merger.take_known(kind, calls) for kind, calls in known.items())
+            by_item = {step.ending.item: step for step in taken}
+            steps = [by_item.get(step.ending.item, step) for step in steps]
+        return steps
 
     def next(self, step: Step) -> Call:
         """What is asked of an item that is still open after this step."""
+        found = self._next.pop(step.ending.item) if step.ending.item in self._next else self._ask(step)
+        return self._call(found)
+
+    def _ask(self, step: Step) -> Ask:
         item = step.ending.item
         if step.draft is not None and step.draft.step is AskKind.JUDGE:
-            return self._call(self._asker.judge(item, step.draft))
-        return self._call(self._asker.answer(item, step.draft))
+            return self._asker.judge(item, step.draft)
+        return self._asker.answer(item, step.draft)
 
     def _planned(self) -> Iterator[Call]:
         for planned in read_chosen(self._run.project.workspace.plan(self._job.task_id), self._waiting):

@@ -31,12 +31,17 @@ class Rules:
 
 @dataclass(frozen=True)
 class Handed:
-    """One sending of a request, and what was handed out for it; nothing yet where it is under way."""
+    """One sending of a request, and what was handed out for it; nothing yet where it is under way.
+
+    Attributes:
+        counted: our side has it in the ledger; only cached, the good parts of a bundle are known, and not the others.
+    """
 
     asked: Asked
     job: str
     place: str
     said: Said | None
+    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Audit:
         if faults and asked.quoted is None:
             yield Violation(Kind.SENT_AGAIN, f"{event} was sent again in {place} without what was wrong")
         if asked.kind is AskKind.BUNDLE and any(
-            not self.by_calls or (h.said and h.said.fate not in _NOT_EXECUTED) for h in mine
+            not self.by_calls or (h.said and h.said.fate not in _NOT_EXECUTED and h.counted) for h in mine
         ):
             yield Violation(Kind.SENT_AGAIN, f"{event} was sent again in {place}, together with others")
         if not self.rules.judged:
@@ -106,7 +111,7 @@ class Audit:
         """The very same request, whoever sent it."""
         same = [h for h in self.history if h.said and h.asked.question == asked.question]
         for handed in same:
-            if handed.said and handed.said.fate in VALID:
+            if handed.said and handed.said.fate in VALID and (handed.said.texts or not handed.said.parts):
                 yield Violation(Kind.PAID_TWICE, f"{asked.name} was sent in {place}, and {handed.place} answered it")
         fates = [h.said.fate for h in same if h.job == job and h.said and not _is_quoted(asked, h.said)]
         forgotten = self.forgiven(job, asked.event)  # with the failures all that was before them

@@ -177,7 +177,8 @@ class Server:
             if not batch.refused and not self._is_orphan(batch, new):
                 place = batch.batch_id
                 history += [Handed(sent, batch.job, place, batch.said.get(sent.custom_id)) for sent in batch.requests]
-        return history + [Handed(call.asked, call.job, "a call", call.said) for call in self.calls if not call.lost]
+        calls = (call for call in self.calls if not call.lost)
+        return history + [Handed(call.asked, call.job, "a call", call.said, call.counted) for call in calls]
 
     def _is_orphan(self, batch: Batch, new: Batch | None) -> bool:
         """One of two batches of a shard, and not the one that our side goes by."""

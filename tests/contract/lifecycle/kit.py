@@ -524,11 +524,16 @@ def world_with(folder: Path, mode: Mode, rules: dict[str, Any], events: Sequence
     project, provider, clock = open_fake(write_project(folder, rules=rules, **sections))
     upload = folder / "events.csv"
     upload.write_text("number,what\n" + "".join(f"{number},{event}\n" for number, event in enumerate(events)))
-    task_id = plan_file(project, upload)
-    with project.ledger.write() as connection:
+    return job_of(World(project, provider, clock, ""), upload, mode)
+
+
+def job_of(world: World, upload: Path, mode: Mode) -> World:
+    """A job of a file in the same store; approved."""
+    task_id = plan_file(world.project, upload)
+    with world.project.ledger.write() as connection:
         jobs.change(connection, task_id, mode=mode)
-    approve(project, task_id)
-    return World(project, provider, clock, task_id)
+    approve(world.project, task_id)
+    return World(world.project, world.provider, world.clock, task_id)
 
 
 def world_from(template: Path, task_id: str, folder: Path, mode: Mode, approved: bool, **sections: Any) -> World:

@@ -25,6 +25,7 @@ from tests.contract.lifecycle.kit import (
     Sent,
     World,
     answer_text,
+    job_of,
     ok,
     open_fake,
     truncated,
@@ -148,6 +149,29 @@ def test_a_call_that_waited_is_not_made_for_what_another_process_has_got(make: M
     world.clock.now += 120
     assert world.run() is Came.DONE
     assert asked["answer event-3"] == asked["judge event-3"] == 1
+
+
+def test_a_row_that_falls_out_of_its_bundle_is_not_asked_for_what_another_job_has_got(
+    make: MakeJudged, tmp_path: Path
+) -> None:
+    world = make(Mode.CONCURRENT, {**JUDGED, "rows_per_request": 2}, EVENTS[:2])
+    refusal = ItemResult("", Outcome.REFUSED, "", USAGE, MODEL, "refusal", billed=True)
+    alone, verdicts = Counter[str](), [refusal, refusal, good_with(ACCEPT), good_with(ACCEPT)]
+
+    def call(sent: Sent, _: int) -> ItemResult:
+        if is_judge(sent):
+            return verdicts.pop(0)
+        if "<record" in sent.body["messages"][1]["content"]:
+            return good_with(json.dumps({"results": []}))
+        alone[sent.event] += 1
+        return good_with(answer_text(sent.event))
+
+    world.provider.call = call
+    assert world.run() is Came.DONE
+    again = job_of(world, tmp_path / "world-0" / "events.csv", Mode.CONCURRENT)
+    assert again.run() is Came.DONE
+    assert [row["summarize_status"] for row in again.output()] == ["ok", "ok"]
+    assert alone == {"event-0": 1, "event-1": 1}
 
 
 def answer_by(world: World, text: Callable[[Sent], str]) -> None:
