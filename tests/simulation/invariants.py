@@ -38,6 +38,8 @@ WORDS = {
     Outcome.REJECTED: "rejected by the judge",
 }
 """What the status column says, written down a second time."""
+UNJUDGED = frozenset({Outcome.CANCELLED, Outcome.MISSING})
+"""How a draft ends that nobody judges any more."""
 EXACT = 1e-9
 ROUNDS, HOURS = 3, 90
 """What config.json allows, where nothing is judged or sent together."""
@@ -313,8 +315,10 @@ def _check_output(books: Books, kept: Mapping[bytes, str]) -> None:
             if (row["summary"], row["summarize_status"]) != (mine, "ok") or f"about {event}" not in mine:
                 raise Violation(Kind.MIXED_ROWS, f"the row of {event} says {row['summary']}")
             continue
-        words = "failed: " + ("the prompt could not be made" if outcome is None else WORDS[outcome])
-        if row["summary"] or not row["summarize_status"].startswith(words):
+        words = ["the prompt could not be made" if outcome is None else WORDS[outcome]]
+        if outcome in UNJUDGED and item is not None and books.drafts.get(plan.events[item], {}).get("draft"):
+            words.append("answered, but not judged any more")
+        if row["summary"] or not row["summarize_status"].startswith(tuple(f"failed: {said}" for said in words)):
             raise Violation(Kind.OUTPUT, f"{event} is {outcome}: {row['summary']}, {row['summarize_status']}")
     _check_view(books, answered)
 
