@@ -105,21 +105,32 @@ def _merge_results(
     for number, checked in enumerate(_check(run, checks, ranges, whose, wanted), 1):
         twice.update((item, result) for item, result in checked.past if item in twice)
         unread.update((item, why) for item, why in checked.unread if item not in twice)
-        foreign += [
-            (EventName.RESULT_UNKNOWN_ID, {"item": item, "custom_id": name[:100]}) for item, name in checked.foreign
-        ]
+        foreign += map(_foreign, checked.foreign)
         merger.count(checked.without(whose.doubled), shard)
         if are_many(ranges):
             run.notify(Progress(shard.task_id, "merging", shard.requests * number // len(ranges), shard.requests))
-    named = {item: first for first, others in members.items() for item in others}
-    asked = {item: named.get(item, item) for item in wanted}
-    left = [
-        item for item, first in asked.items() if first not in whose.seen or first in whose.doubled or first in unread
-    ]
+    left = list(_left(whose, unread, wanted, members))
     for start in range(0, len(left), CHUNK):
-        rest = [(item, _unanswered(shard, item, asked[item], twice)) for item in left[start : start + CHUNK]]
+        rest = [(item, _unanswered(shard, item, first, twice)) for item, first in left[start : start + CHUNK]]
         merger.count(Checked(others=rest), shard)
     return _told(whose, unread) + foreign
+
+
+def _left(
+    whose: Whose, unread: Collection[int], wanted: Collection[int], members: Mapping[int, tuple[int, ...]]
+) -> Iterator[tuple[int, int]]:
+    """The items whose request has no result that could be taken, each with the one that the request is named after."""
+    named = {item: first for first, others in members.items() for item in others}
+    for item in wanted:
+        first = named.get(item, item)
+        if first not in whose.seen or first in whose.doubled or first in unread:
+            yield item, first
+
+
+def _foreign(found: tuple[int, str]) -> Told:
+    """An id within a result for several items that was not asked for."""
+    item, name = found
+    return EventName.RESULT_UNKNOWN_ID, {"item": item, "custom_id": name[:100]}
 
 
 def _members(job: Job, shard: Shard, inside: Collection[int]) -> dict[int, tuple[int, ...]]:

@@ -6,7 +6,7 @@ draft that a judge accepts becomes the item's answer in the same way. Run again,
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -99,16 +99,13 @@ class Merger:
         fresh = {a.item: a for a in attempts if not a.provisional and records[a.item].outcome is None}
         answered = [attempt for attempt in fresh.values() if attempt.answered]
         self.run.project.cache.put([self._answer(attempt, records) for attempt in answered])
-        known = self._drafts(list(fresh))
-        steps = [self._failed(a, records[a.item], known[a.item]) for a in fresh.values() if not a.answered]
-        waiting = defaultdict[AskKind, dict[int, bytes]](dict)
-        for attempt in answered:
-            if attempt.call is None:
-                steps.append(Step(Ending(attempt.item, Outcome.SUCCEEDED, Outcome.SUCCEEDED)))
-            else:
-                waiting[attempt.kind][attempt.item] = attempt.call
-        for kind, by_item in waiting.items():
-            steps += self._advanced(kind, by_item, known, records)
+        final = [attempt.item for attempt in answered if attempt.call is None]
+        known = self._drafts(sorted(fresh.keys() - final))
+        steps = [Step(Ending(item, Outcome.SUCCEEDED, Outcome.SUCCEEDED)) for item in final]
+        steps += [self._failed(a, records[a.item], known[a.item]) for a in fresh.values() if not a.answered]
+        for kind in AskKind:
+            waiting = {a.item: a.call for a in answered if a.kind is kind and a.call is not None}
+            steps += self._advanced(kind, waiting, known, records) if waiting else []
         with self.run.write() as connection:
             calls.add_all(connection, [self._call(a) for a in attempts if a.result.billed])
             endings = [step.ending for step in steps]
@@ -124,15 +121,10 @@ class Merger:
         succeeded = [*checked.counted.items, *checked.unbilled]
         waits = succeeded if shard.kind is AskKind.JUDGE or self.judges else []
         several = [*(item for item, _ in checked.others), *waits]
-        records: dict[int, ItemRecord] = {}
-        known = self._drafts(several) if several else {}
-        if several:
-            with self.run.project.ledger.read() as connection:
-                records = items.some(connection, self.job.task_id, several)
+        known, records = self._drafts(several), self._records(several)
         attempts = (Attempt(item, result.custom_id, result, kind=shard.kind) for item, result in checked.others)
         steps = [self._failed(attempt, records[attempt.item], known[attempt.item]) for attempt in attempts]
-        if waits:
-            steps += self._advanced(shard.kind, {item: _call_of(known[item]) for item in waits}, known, records)
+        steps += self._advanced(shard.kind, {item: _call_of(known[item]) for item in waits}, known, records)
         with self.run.write() as connection:
             calls.add_all(connection, self._counted(checked, shard))
             calls.add_all(connection, self._billed(checked, shard))
@@ -150,9 +142,7 @@ class Merger:
             How each item stands now.
         """
         chosen = list(by_item)
-        with self.run.project.ledger.read() as connection:
-            records = items.some(connection, self.job.task_id, chosen)
-        steps = self._advanced(kind, by_item, self._drafts(chosen), records)
+        steps = self._advanced(kind, by_item, self._drafts(chosen), self._records(chosen))
         with self.run.write() as connection:
             for step in steps:
                 if step.ending.outcome is not None:
@@ -163,7 +153,15 @@ class Merger:
 
     # -- both ----------------------------------------------------------------------------------------------------
 
+    def _records(self, chosen: Sequence[int]) -> dict[int, ItemRecord]:
+        if not chosen:
+            return {}
+        with self.run.project.ledger.read() as connection:
+            return items.some(connection, self.job.task_id, chosen)
+
     def _drafts(self, chosen: Sequence[int]) -> dict[int, Draft]:
+        if not chosen:
+            return {}
         with self.run.project.ledger.read() as connection:
             found = drafts.some(connection, self.job.task_id, chosen)
         return {item: found.get(item, Draft(item)) for item in chosen}
