@@ -171,7 +171,7 @@ def question(df: pd.DataFrame, prompt: Prompted, mode: str, options: Options) ->
         simulated=given.get("sandbox", False),
     )
     id_col = None if given.get("id_col") is None else str(given["id_col"])
-    same = {name: given[name] for name in ("chunk_size", "cache_path", "fresh", "progress") if name in given}
+    same = {name: given[name] for name in ("cache_path", "fresh", "progress") if name in given}
     return question_of(
         df,
         read_prompt(prompt, schema, given.get("description", "")),
@@ -180,6 +180,7 @@ def question(df: pd.DataFrame, prompt: Prompted, mode: str, options: Options) ->
         mode=mode,
         id_col=id_col,
         model=schema if isinstance(schema, type) else None,
+        chunk_size=given.get("chunk_size", ROWS_PER_REQUEST),
         **same,
     )
 
