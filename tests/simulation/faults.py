@@ -122,12 +122,13 @@ class Fault(StrEnum):
     CONCURRENT = "mode: concurrent"
     JUDGED = "rules: a judge has the last word"
     BUNDLED = "rules: several rows in a request"
+    GROUPED = "rules: one request for a group of rows"
     FEW_REPAIRS = "rules: one repair, or none"
     TWO_JOBS = "jobs: two with rows in common"
     AT_ONCE = "jobs: one is advanced in the middle of the other"
 
 
-LONG_WAYS = frozenset({Fault.JUDGED, Fault.BUNDLED, Fault.FEW_REPAIRS})
+LONG_WAYS = frozenset({Fault.JUDGED, Fault.BUNDLED, Fault.GROUPED, Fault.FEW_REPAIRS})
 ON_LONG_WAYS = frozenset(
     {
         Fault.REJECTED,

@@ -20,7 +20,7 @@ import orjson
 from batch_jobs.config import Settings, load_settings
 from batch_jobs.lifecycle.project import workspace_of
 from batch_jobs.lifecycle.sides import realm_of, side_of
-from batch_jobs.models import PHASE_MOVES, SHARD_MOVES, AskKind, Outcome
+from batch_jobs.models import PHASE_MOVES, SHARD_MOVES, AskKind, GroupMode, Outcome
 from batch_jobs.render.bodies import BodyReader
 from batch_jobs.render.items import read_items, read_rows
 from batch_jobs.render.spec import call_prefix, fingerprint
@@ -60,13 +60,20 @@ class Way:
 
     judged: bool = False
     rows: int = 1
+    grouped: bool = False
 
     @property
     def name(self) -> str:
-        return f"{'judged' if self.judged else 'plain'}-{self.rows}"
+        return f"{'judged' if self.judged else 'plain'}-{'groups' if self.grouped else self.rows}"
 
 
-WAYS = tuple(Way(judged, rows) for judged in (False, True) for rows in (1, ROWS_TOGETHER))
+WAYS = tuple(Way(judged, *how) for judged in (False, True) for how in ((1, False), (ROWS_TOGETHER, False), (1, True)))
+JUDGE_OF_GROUPS = """
+system: You check.
+user: |
+  {group}
+  Is this true of them? {answer}
+"""
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,10 @@ def _write_config(folder: Path, way: Way, limits: dict[str, int], *, few_tokens:
     tokens = {"max_enqueued_tokens": FEW_TOKENS} if few_tokens and way.rows > 1 else {}
     path = write_project(folder, rules=rules, limits=limits | tokens, **SECTIONS)
     config = orjson.loads(path.read_bytes())
+    if way.grouped:
+        grouping = {"mode": GroupMode.OUTPUT, "columns": ["what"]}
+        config["tasks"]["summarize"]["data_cases"]["loss"]["grouping"] = grouping
+        (folder / "prompt_lib" / "judge.yaml").write_text(JUDGE_OF_GROUPS)
     models = {JUDGE_MODEL: {**JUDGE_PRICES, "source": "this test", "date": "2026-01-01"}}
     entry = {**config["providers"][ANSWERS], "api_key_env": "JUDGE_KEY", "model": JUDGE_MODEL, "models": models}
     config["providers"][JUDGES] = entry

@@ -73,7 +73,8 @@ class World:
     def __post_init__(self) -> None:
         strikes = self.faults.strikes
         judged, bundled = strikes(Fault.JUDGED, chance=JUDGED_CHANCE), strikes(Fault.BUNDLED, chance=JUDGED_CHANCE)
-        self.way = Way(judged, ROWS_TOGETHER if bundled else 1)
+        grouped = not bundled and strikes(Fault.GROUPED, chance=JUDGED_CHANCE)
+        self.way = Way(judged, ROWS_TOGETHER if bundled else 1, grouped)
         repairs = self.faults.pick("repairs", [0, 1]) if strikes(Fault.FEW_REPAIRS, chance=JUDGED_CHANCE) else 2
         self.rules = Rules(judged, self.way.rows, repairs)
         self.made = self.template.made[self.way]
