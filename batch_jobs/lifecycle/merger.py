@@ -6,7 +6,7 @@ draft that a judge accepts becomes the item's answer in the same way. Run again,
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -99,19 +99,28 @@ class Merger:
         fresh = {a.item: a for a in attempts if not a.provisional and records[a.item].outcome is None}
         answered = [attempt for attempt in fresh.values() if attempt.answered]
         self.run.project.cache.put([self._answer(attempt, records) for attempt in answered])
-        final = [attempt.item for attempt in answered if attempt.call is None]
-        known = self._drafts(sorted(fresh.keys() - final))
-        steps = [Step(Ending(item, Outcome.SUCCEEDED, Outcome.SUCCEEDED)) for item in final]
-        steps += [self._failed(a, records[a.item], known[a.item]) for a in fresh.values() if not a.answered]
-        for kind in AskKind:
-            waiting = {a.item: a.call for a in answered if a.kind is kind and a.call is not None}
-            steps += self._advanced(kind, waiting, known, records) if waiting else []
+        steps = self._steps(list(fresh.values()), records)
         with self.run.write() as connection:
             calls.add_all(connection, [self._call(a) for a in attempts if a.result.billed])
             endings = [step.ending for step in steps]
             items.end(connection, self.job.task_id, endings, round_no=self.job.round, attempts=1, goes_on=True)
             drafts.put(connection, self.job.task_id, [step.draft for step in steps if step.draft])
         self._tally(steps)
+        return steps
+
+    def _steps(self, fresh: Sequence[Attempt], records: Mapping[int, ItemRecord]) -> list[Step]:
+        """What attempts make of their items; the answers among them are in the cache already."""
+        final = {attempt.item for attempt in fresh if attempt.answered and attempt.call is None}
+        known = self._drafts([attempt.item for attempt in fresh if attempt.item not in final])
+        steps = [Step(Ending(item, Outcome.SUCCEEDED, Outcome.SUCCEEDED)) for item in final]
+        to_judge = defaultdict[AskKind, dict[int, bytes]](dict)
+        for attempt in fresh:
+            if not attempt.answered:
+                steps.append(self._failed(attempt, records[attempt.item], known[attempt.item]))
+            elif attempt.call is not None:
+                to_judge[attempt.kind][attempt.item] = attempt.call
+        for kind, by_item in to_judge.items():
+            steps += self._advanced(kind, by_item, known, records)
         return steps
 
     # -- the batch path ------------------------------------------------------------------------------------------
