@@ -23,7 +23,7 @@ from batch_jobs.render.answers import JsonOutput, OutputSchema
 from batch_jobs.render.context import as_data, context_of
 from batch_jobs.render.grouping import CONTEXT, GROUP, Grouping
 from batch_jobs.render.prompt import DataCaseView, Rendered
-from batch_jobs.render.prompt_yaml import FIXED, JUDGE, PLACEHOLDER, filled, read_yaml, text_of
+from batch_jobs.render.prompt_yaml import FIXED, JUDGE, PLACEHOLDER, filled, fixed_values, read_yaml, text_of
 from batch_jobs.render.prompts import kept_prompt
 from batch_jobs.render.schema_files import schema_of
 
@@ -73,7 +73,8 @@ class JudgePrompt:
         files: all that it consists of.
         columns: that it names and the table must therefore have.
         system, user: its texts, with their placeholders.
-        answer_schema: of the answers that are judged.
+        llm_schema: of the judge's own answer, as text.
+        answer_schema: of the answers that are judged, as text.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class JudgePrompt:
     columns: tuple[str, ...]
     system: str
     user: str
+    llm_schema: str
     answer_schema: str
 
     @property
@@ -92,13 +94,9 @@ class JudgePrompt:
 
     def render(self, data_case: DataCaseView, row: Mapping[str, str], answer: str) -> Rendered:
         """What the judge is asked about an answer: the fixed part, what is the same for its group, its own part."""
-        common = {
-            "llm_schema": _shown(self.output.schema),
-            "task_description": data_case.task_description,
-            "data_description": data_case.description,
-            "columns": "\n".join(f"- {name}: {meaning}" for name, meaning in data_case.mandatory_columns.items()),
-            ANSWER_SCHEMA: self.answer_schema,
-        }
+        columns = tuple(data_case.mandatory_columns.items())
+        about = data_case.task_description, data_case.description, columns
+        common = {**fixed_values(self.llm_schema, *about), ANSWER_SCHEMA: self.answer_schema}
         values = {**row, **common, ANSWER: f"<{ANSWER}>\n{as_data(answer, ANSWER)}\n</{ANSWER}>"}
         shared, user, cut = "", self.user, 0
         if data_case.grouping is not GroupMode.NONE:
@@ -174,7 +172,7 @@ def load_judge(path: Path, answer: OutputSchema) -> JudgePrompt:
     columns = tuple(name for name in names if name not in (CONTEXT, ANSWER, *COMMON))
     parts = [system, user, json.dumps(schema, sort_keys=True), json.dumps(answer.schema, sort_keys=True)]
     sha256 = hashlib.sha256(orjson.dumps(parts)).hexdigest()
-    return JudgePrompt(path, sha256, output, files, columns, system, user, _shown(answer.schema))
+    return JudgePrompt(path, sha256, output, files, columns, system, user, _shown(schema), _shown(answer.schema))
 
 
 @lru_cache(maxsize=4)

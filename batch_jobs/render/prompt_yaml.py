@@ -101,13 +101,19 @@ def _fixed(
     system: str, llm_schema: str, task_description: str, data_description: str, columns: tuple[tuple[str, str], ...]
 ) -> str:
     """The system text, filled; made once for all rows."""
-    values = {
+    return filled(system, fixed_values(llm_schema, task_description, data_description, columns))
+
+
+def fixed_values(
+    llm_schema: str, task_description: str, data_description: str, columns: tuple[tuple[str, str], ...]
+) -> dict[str, str]:
+    """What the placeholders of `FIXED` stand for."""
+    return {
         "llm_schema": llm_schema,
         "task_description": task_description,
         "data_description": data_description,
         "columns": "\n".join(f"- {name}: {meaning}" for name, meaning in columns),
     }
-    return filled(system, values)
 
 
 def load_yaml(path: Path, source: bytes) -> Prompt:
