@@ -16,18 +16,19 @@ from batch_jobs.lifecycle.admission import shard_limits
 from batch_jobs.lifecycle.asking import Ask, Asker, kind_of
 from batch_jobs.lifecycle.merger import Merger
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
+from batch_jobs.lifecycle.recording import record_shard
 from batch_jobs.lifecycle.run import Run
-from batch_jobs.lifecycle.sharing import still_free
 from batch_jobs.lifecycle.sides import side_of
-from batch_jobs.models import AskKind, EventName, ShardState
+from batch_jobs.models import AskKind
 from batch_jobs.render.bodies import cut, tokens_of
 from batch_jobs.render.bundles import bundles_of
 from batch_jobs.render.items import read_lengths
-from batch_jobs.storage import drafts, events, items, shards
+from batch_jobs.render.shard_file import Written
+from batch_jobs.storage import drafts, items, shards
 from batch_jobs.storage.drafts import Draft
 from batch_jobs.storage.files import atomic_file
 from batch_jobs.storage.jobs import Job
-from batch_jobs.storage.shards import Shard, custom_id, key_of
+from batch_jobs.storage.shards import custom_id, key_of
 from providers.connect import codec_for
 from providers.contract import Limits
 
@@ -196,33 +197,14 @@ class _Maker:
 
     def _record(self, number: int, written: _Written) -> None:
         """Record a shard whose file is written, its items, and where their answers belong, in one commit."""
-        job, chosen = self.job, sorted(written.items)
-        shard = Shard(
-            task_id=job.task_id,
-            round=job.round,
-            shard=number,
-            shard_key=key_of(job.task_id, job.round, number),
-            state=ShardState.RENDERED,
-            requests=written.requests,
-            bytes=written.size,
-            sha256=written.digest.hexdigest(),
-            account=self.side.account,
-            model=self.side.model,
-            prompt_sha256=job.prompt_sha256,
-            schema_sha256=job.schema_sha256,
-            rendered_at=self.run.project.clock(),
-            first_item=chosen[0],
-            last_item=chosen[-1],
-            tokens=written.tokens,
-            kind=self.kind,
+        chosen = sorted(written.items)
+        file = Written(
+            written.size,
+            written.digest.hexdigest(),
+            written.tokens,
+            [self.asker.fingerprint(item) for item in chosen],
         )
         pairs = zip(written.items, written.calls, strict=True)
-        placed = [self.known.get(item, Draft(item))._replace(call=call) for item, call in pairs]
-        with self.run.write() as connection:
-            still_free(self.run, job, connection, [self.asker.fingerprint(item) for item in chosen])
-            items.assign(connection, job.task_id, chosen, job.round, number)
-            shards.add(connection, shard)
-            if job.rules.judge is not None:
-                drafts.put(connection, job.task_id, placed)
-            if number == 0:
-                events.add(connection, job.task_id, EventName.ROUND_STARTED, {"round": job.round})
+        judged = self.job.rules.judge is not None
+        placed = [self.known.get(item, Draft(item))._replace(call=call) for item, call in pairs] if judged else []
+        record_shard(self.run, self.side, number, self.kind, chosen, written.requests, file, placed)

@@ -14,15 +14,16 @@ from batch_jobs.intake.snapshot import GROUP_ROWS
 from batch_jobs.lifecycle.admission import shard_limits
 from batch_jobs.lifecycle.asked import make_asked, needs_asking
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
+from batch_jobs.lifecycle.recording import record_shard
 from batch_jobs.lifecycle.run import Run
-from batch_jobs.lifecycle.sharing import Overtaken, Sorted, adopt, sort_out, still_free, tell_waits
-from batch_jobs.models import EventName, ShardState
+from batch_jobs.lifecycle.sharing import Overtaken, Sorted, adopt, sort_out, tell_waits
+from batch_jobs.models import AskKind
 from batch_jobs.render.bodies import cut
 from batch_jobs.render.items import read_lengths
-from batch_jobs.render.shard_file import ShardOrder, Written, write_shard
-from batch_jobs.storage import events, items, shards
+from batch_jobs.render.shard_file import ShardOrder, write_shard
+from batch_jobs.storage import items, shards
 from batch_jobs.storage.jobs import Job
-from batch_jobs.storage.shards import Shard, custom_id, key_of
+from batch_jobs.storage.shards import custom_id, key_of
 from providers.connect import codec_for
 from providers.contract import Limits
 
@@ -67,7 +68,7 @@ def _make_planned(run: Run, job: Job, waiting: Sequence[int]) -> None:
     here = len(waiting) <= GROUP_ROWS
     with closing(project.workers.run(write_shard, ((order,) for order in orders), here=here)) as written:
         for number, (order, file) in enumerate(zip(orders, written, strict=True), first):
-            _record(run, job, number, order, file)
+            record_shard(run, job, number, AskKind.ANSWER, order.items, len(order.items), file)
     if not here:
         system.give_memory_back()
 
@@ -97,35 +98,3 @@ def _order(run: Run, job: Job, number: int, chosen: Sequence[int], widened: froz
         widened=widened.intersection(chosen) if widened else widened,
         output_tokens=job.parameters.max_output_tokens * WIDEN_FACTOR,
     )
-
-
-def _record(run: Run, job: Job, number: int, order: ShardOrder, file: Written) -> None:
-    """Record a shard whose file is written, and its items, in one commit.
-
-    Raises:
-        Overtaken: an item of it is another job's by now.
-    """
-    shard = Shard(
-        task_id=job.task_id,
-        round=job.round,
-        shard=number,
-        shard_key=order.key,
-        state=ShardState.RENDERED,
-        requests=len(order.items),
-        bytes=file.size,
-        sha256=file.sha256,
-        account=job.account,
-        model=job.model,
-        prompt_sha256=job.prompt_sha256,
-        schema_sha256=job.schema_sha256,
-        rendered_at=run.project.clock(),
-        first_item=order.items[0],
-        last_item=order.items[-1],
-        tokens=file.tokens,
-    )
-    with run.write() as connection:
-        still_free(run, job, connection, file.fingerprints)
-        items.assign(connection, job.task_id, order.items, job.round, number)
-        shards.add(connection, shard)
-        if number == 0:
-            events.add(connection, job.task_id, EventName.ROUND_STARTED, {"round": job.round})
