@@ -142,7 +142,7 @@ SHARD_MOVES: dict[ShardState, frozenset[ShardState]] = {
     ShardState.UNKNOWN: frozenset({ShardState.SUBMITTED, ShardState.RENDERED}),
     ShardState.SUBMITTED: frozenset({ShardState.ENDED, ShardState.MERGED, ShardState.RENDERED}),
     ShardState.ENDED: frozenset({ShardState.FETCHED, ShardState.MERGED}),
-    ShardState.FETCHED: frozenset({ShardState.MERGED}),
+    ShardState.FETCHED: frozenset({ShardState.MERGED, ShardState.ENDED}),
     ShardState.MERGED: frozenset(),
 }
 
@@ -197,6 +197,7 @@ class EventName(StrEnum):
     LIMIT_LEARNED = "limit.learned"
     SHARD_ENDED = "shard.ended"
     SHARD_FETCHED = "shard.fetched"
+    RESULTS_GONE = "shard.results_gone"
     SHARD_MERGED = "shard.merged"
     SHARD_DISCARDED = "shard.discarded"
     DOUBLE_CANCELLED = "shard.double_cancelled"

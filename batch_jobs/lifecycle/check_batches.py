@@ -127,12 +127,15 @@ def _check_results(look: Look, shard: Shard, names: list[str]) -> None:
     for path in (folder / name for name in names):
         if look.there(Kind.RESULTS, path):
             with look.reading(Kind.RESULTS, path):
-                if not _ends_whole(path):
-                    look.add(Kind.RESULTS, path, "is cut off: its last line does not end")
+                if problem := _not_whole(path, (shard.results or {}).get(path.name)):
+                    look.add(Kind.RESULTS, path, problem)
 
 
-def _ends_whole(path: Path) -> bool:
+def _not_whole(path: Path, fetched: int | None) -> str | None:
+    """What shows that a file is not all that was fetched: its bytes, where these were recorded, or its end."""
     size = path.stat().st_size
+    if fetched not in {None, size}:
+        return f"holds {size:,} bytes, and {fetched:,} were fetched"
     with path.open("rb") as handle:
         handle.seek(max(size - 1, 0))
-        return handle.read() in {b"", b"\n"}
+        return None if handle.read() in {b"", b"\n"} else "is cut off: its last line does not end"

@@ -9,6 +9,7 @@ from batch_jobs.models import BatchProblem, BatchState, BatchView, EventName, Sh
 from batch_jobs.storage import events, shards
 from batch_jobs.storage.jobs import Job
 from batch_jobs.storage.shards import Shard
+from batch_jobs.storage.workspace import Workspace
 from batch_jobs.system import require_durable
 from providers.codes import QUEUE_CODES
 
@@ -62,10 +63,32 @@ def fetch_shard(run: Run, job: Job, shard: Shard) -> Shard:
     folder.mkdir(parents=True, exist_ok=True)
     files = run.project.provider(job).fetch(shard.batch_id, folder)
     with run.write() as connection:
-        shard = shards.move(connection, shard, ShardState.FETCHED)
+        sizes = {path.name: path.stat().st_size for path in files}
+        shard = shards.move(connection, shard, ShardState.FETCHED, results=sizes)
         data = {"shard_key": shard.shard_key, "files": [path.name for path in files]}
         events.add(connection, job.task_id, EventName.SHARD_FETCHED, data)
     return shard
+
+
+def still_fetched(run: Run, job: Job, shard: Shard) -> Shard:
+    """A fetched shard, ready to be merged; back to `ended`, to be fetched again, where files of it are gone or cut off.
+
+    Merged without them, their paid answers would count as missing, and be asked for again.
+    """
+    gone = results_gone(run.project.workspace, shard)
+    if not gone:
+        return shard
+    with run.write() as connection:
+        shard = shards.move(connection, shard, ShardState.ENDED, results=None)
+        events.add(connection, job.task_id, EventName.RESULTS_GONE, {"shard_key": shard.shard_key, "files": gone})
+    return shard
+
+
+def results_gone(workspace: Workspace, shard: Shard) -> list[str]:
+    """Names of a shard's raw result files that are not there as they were fetched."""
+    folder = workspace.raw_results(shard.task_id, shard.round, shard.shard)
+    sizes = (shard.results or {}).items()
+    return [name for name, size in sizes if not (folder / name).is_file() or (folder / name).stat().st_size != size]
 
 
 def _seen(shard: Shard, view: BatchView) -> dict[str, object]:

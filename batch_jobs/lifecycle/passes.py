@@ -13,7 +13,7 @@ from functools import partial
 
 from batch_jobs.errors import ProviderError, RequestRejected
 from batch_jobs.lifecycle.admission import NotNow, room_for_round
-from batch_jobs.lifecycle.collect import fetch_shard, poll_shard
+from batch_jobs.lifecycle.collect import fetch_shard, poll_shard, still_fetched
 from batch_jobs.lifecycle.control import pause, pause_on_mass_error
 from batch_jobs.lifecycle.eta import round_eta
 from batch_jobs.lifecycle.merge import merge_shard, reject_shard
@@ -85,6 +85,8 @@ def _carry(run: Run, job: Job, shard: Shard, halt: threading.Event) -> Reached:
     """Take one shard along until its results are there, it is merged, or it has to wait."""
     if run.stop.is_set() or not goes_on(run, job):
         return Reached(shard, 0.0)
+    if shard.state is ShardState.FETCHED:
+        shard = still_fetched(run, job, shard)
     while shard.state not in {ShardState.FETCHED, ShardState.MERGED}:
         if halt.is_set():
             return Reached(shard, 0.0)

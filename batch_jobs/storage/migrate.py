@@ -13,7 +13,7 @@ from batch_jobs.errors import StoreError
 from batch_jobs.storage import schema
 from batch_jobs.storage.database import reading, writing
 
-HEAD = "0007"
+HEAD = "0008"
 MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSION_TABLE = """
     CREATE TABLE alembic_version (

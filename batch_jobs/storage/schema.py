@@ -109,6 +109,7 @@ provider_batches = Table(
     Column("first_item", Integer),
     Column("last_item", Integer),
     Column("kind", Text, nullable=False, server_default=text("'answer'")),
+    Column("results", JSON),
 )
 
 drafts = Table(

@@ -31,6 +31,7 @@ class Shard:
         refused_ids: provider batches that were made of it and failed because the queue was full; nothing was executed.
         split: the provider's queue can never hold it, so its items went into smaller shards of the same round.
         kind: what its requests ask for.
+        results: bytes of each raw result file by its name, as fetched; None before, and in ledgers of older versions.
     """
 
     task_id: str
@@ -70,6 +71,7 @@ class Shard:
     refused_ids: list[str] | None = None
     split: bool = False
     kind: AskKind = AskKind.ANSWER
+    results: dict[str, int] | None = None
 
 
 def key_of(task_id: str, round_no: int, shard_no: int) -> str:

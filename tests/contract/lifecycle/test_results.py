@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import orjson
 import pytest
 
 from batch_jobs.errors import ConnectionFailed, RateLimited, RequestRejected, StoreError
+from batch_jobs.lifecycle import passes
 from batch_jobs.lifecycle.advance import Came
+from batch_jobs.lifecycle.check import check_store
+from batch_jobs.lifecycle.check_report import Kind
 from batch_jobs.lifecycle.control import cancel, resume
 from batch_jobs.lifecycle.receive import Order, receive
 from batch_jobs.models import BatchProblem, BatchState, EventName, JobOutcome, Mode, Outcome, Phase, ShardState
@@ -19,6 +23,7 @@ from tests.contract.lifecycle.kit import (
     EVENTS,
     ITEMS,
     LIMIT,
+    Crash,
     FakeBatch,
     Sent,
     World,
@@ -517,3 +522,51 @@ def test_the_raw_results_are_kept_as_they_came(world: World) -> None:
     lines = (folder / "output.jsonl").read_bytes().splitlines()
     assert lines == world.provider.batches["batch-1"].lines
     assert orjson.loads(lines[0])["custom_id"] == f"{world.task_id}-r0-s0-i0"
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, _cut], ids=["gone", "cut off at a line's end"])
+def test_results_that_are_lost_before_they_are_merged_are_fetched_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, lose: Callable[[Path], None]
+) -> None:
+    """Merged from less than was fetched, paid answers would count as missing, and be paid again."""
+    _dies_before_merging(world, monkeypatch)
+    path = world.project.workspace.raw_results(world.task_id, 0, 0) / "output.jsonl"
+    lose(path)
+    root = world.project.prompt_lib.parent
+    found = check_store(root / "config.json", root).findings
+    assert [(finding.kind, Path(finding.place)) for finding in found] == [(Kind.RESULTS, path)]
+    assert world.run() is Came.DONE
+    assert [event.data["files"] for event in world.named(EventName.RESULTS_GONE)] == [["output.jsonl"]]
+    assert len(world.provider.posts) == 1
+    world.check(calls_billed=ITEMS)
+
+
+def test_results_that_are_lost_here_and_at_the_provider_pause_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _dies_before_merging(world, monkeypatch)
+    (world.project.workspace.raw_results(world.task_id, 0, 0) / "output.jsonl").unlink()
+
+    def gone(verb: str, _: str) -> None:
+        if verb == "fetch":
+            raise RequestRejected("the file is not there any more")
+
+    world.provider.before = gone
+    assert world.run() is Came.PAUSED
+    assert "the file is not there any more" in (world.job.message or "")
+    assert len(world.provider.posts) == 1
+
+
+def _dies_before_merging(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setitem(passes._SHARD_STEPS, ShardState.FETCHED, dies)
+        with pytest.raises(Crash):
+            world.run()
+    assert [shard.state for shard in world.shards] == [ShardState.FETCHED]
