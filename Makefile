@@ -21,7 +21,7 @@ browser:
 	$(PYTHON) scripts/browser.py
 
 test: $(READY) browser
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak"
 
 # The long proofs: kills, storage faults and simulated jobs by the thousand. About three quarters of an hour on two cores.
 soak: $(READY)

@@ -32,6 +32,20 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def changing_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One sandbox a test process for all tests that give it a behaviour of their own."""
+    with sandbox_server(tmp_path_factory.mktemp("changing")) as server:
+        yield server
+
+
+@pytest.fixture
+def changing(changing_sandbox: Sandbox) -> Sandbox:
+    """A well-behaved sandbox with quick batches, until the test puts another behaviour; its bill goes on."""
+    changing_sandbox.put_behaviour({"batch_seconds": 0.1})
+    return changing_sandbox
+
+
 @pytest.fixture
 def home(tmp_path: Path, shared_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of its own, and an environment that leads to the shared sandbox."""

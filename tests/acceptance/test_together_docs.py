@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.kit import Cli, Sandbox, losses, own_answer, read_csv, sandbox_server, write_csv
+from tests.acceptance.kit import Cli, Sandbox, losses, own_answer, read_csv, write_csv
 from tests.acceptance.pages import follow
 
 ROWS, TOGETHER = 42, 5
 CASE = ("--task", "summarize_together", "--data-case", "external_loss", "--yes", "--json")
 
 
-@pytest.fixture
-def odd(tmp_path: Path) -> Iterator[Sandbox]:
-    with sandbox_server(tmp_path / "odd", {"batch_seconds": 0.1}) as server:
-        yield server
+def billed(server: Sandbox) -> int:
+    """Calls that a sandbox has executed."""
+    return int(server.ask("bill")["calls"])
 
 
 @pytest.fixture
@@ -34,25 +32,27 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mode", ["batch", "concurrent"])
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
-def test_the_task_of_the_page_runs(project: Cli, odd: Sandbox, file: Path, provider: str, mode: str) -> None:
-    cli, output = Cli(project.folder, odd.environ()), project.folder / "out.csv"
+def test_the_task_of_the_page_runs(project: Cli, changing: Sandbox, file: Path, provider: str, mode: str) -> None:
+    cli, output = Cli(project.folder, changing.environ()), project.folder / "out.csv"
+    before = billed(changing)
     result = cli("run", "--file", file, *CASE, "--provider", provider, "--mode", mode, "--output", output)
     assert result.code == 0, result.err
     rows = read_csv(output)
     assert [row["id"] for row in rows] == [row["id"] for row in losses(ROWS)]
     assert all(row["summarize_together_status"] == "ok" and own_answer(row) for row in rows)
-    assert odd.ask("bill")["calls"] == -(-ROWS // TOGETHER)
+    assert billed(changing) - before == -(-ROWS // TOGETHER)
     assert cli("check-store").code == 0
     again = cli("run", "--file", file, *CASE, "--provider", provider, "--mode", mode, "--output", output)
-    assert (again.json["sent"], odd.ask("bill")["calls"]) == (0, -(-ROWS // TOGETHER))
+    assert (again.json["sent"], billed(changing) - before) == (0, -(-ROWS // TOGETHER))
 
 
 @pytest.mark.parametrize("mode", ["batch", "concurrent"])
 @pytest.mark.parametrize("kind", ["pack_missing", "pack_foreign", "pack_doubled", "pack_invalid", "item_truncated"])
-def test_a_row_that_goes_wrong_goes_alone(project: Cli, odd: Sandbox, file: Path, kind: str, mode: str) -> None:
+def test_a_row_that_goes_wrong_goes_alone(project: Cli, changing: Sandbox, file: Path, kind: str, mode: str) -> None:
     fault = {"kind": kind, "match": "results", "times": 3}
-    odd.put_behaviour({"batch_seconds": 0.1, "faults": [fault]})
-    cli, output = Cli(project.folder, odd.environ()), project.folder / "out.csv"
+    changing.put_behaviour({"batch_seconds": 0.1, "faults": [fault]})
+    cli, output = Cli(project.folder, changing.environ()), project.folder / "out.csv"
+    before = billed(changing)
     result = cli("run", "--file", file, *CASE, "--mode", mode, "--output", output)
     assert result.code == 0, result.err
     rows = read_csv(output)
@@ -61,7 +61,7 @@ def test_a_row_that_goes_wrong_goes_alone(project: Cli, odd: Sandbox, file: Path
     if kind == "item_truncated":
         again = {3 * TOGETHER, 2 * TOGETHER + ROWS % TOGETHER}  # of all three, or of the last one, too
     bundles = -(-ROWS // TOGETHER)
-    assert odd.ask("bill")["calls"] - bundles in again
+    assert billed(changing) - before - bundles in again
     assert cli("check-store").code == 0
 
 

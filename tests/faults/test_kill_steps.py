@@ -24,7 +24,7 @@ SPENDING = {
 def test_a_kill_at_each_step_that_spends_and_at_some_others(bench: Bench, mode: str) -> None:
     case = CASES[f"{mode}/clean"]
     sweep = NamedSweep(bench, [case], SEED)
-    sweep.job(case, 0.05, always=MONEY)
+    sweep.job(case, 0.02, always=MONEY)
     passed_by = [name for name in sweep.left if any(part in name for part in MONEY)]
     assert not passed_by
     words = SPENDING["merge"] + (SPENDING["submit"] if mode in DIALECTS else (".complete ",))

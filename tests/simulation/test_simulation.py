@@ -15,7 +15,7 @@ from tests.simulation.campaign import Players, Report, play_in_processes
 from tests.simulation.faults import Fault
 
 GROUPS = 6
-GROUP_SEEDS = 30
+GROUP_SEEDS = 20
 SOAK_SEEDS = 10_000
 
 
