@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import orjson
-
 from batch_jobs.errors import UserError
 from batch_jobs.frames.asked import SYSTEM, KeptPrompt, texts_as_prompt
 from batch_jobs.frames.extract import ended
@@ -201,22 +199,16 @@ def _outcomes(asked: Question, found: Found) -> dict[int, _Outcome]:
 
 def _took(project: Project, task_id: str) -> dict[int, _Took]:
     """What the calls for each item took, as the artefact of what came back tells."""
+    from batch_jobs.lifecycle.pool.artefacts import read_received
+
     took: defaultdict[int, _Took] = defaultdict(_Took)
-    path = project.workspace.calls_received(task_id)
-    if not path.exists():
-        return took
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                call = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue  # cut off by a crash: this file is for information only
-            of_item = took[call["item"]]
-            usage = call.get("usage", {})
-            of_item.tokens += usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
-            of_item.seconds = max(of_item.seconds, call.get("seconds", 0.0))
-            of_item.attempts = max(of_item.attempts, call.get("begun", 1))
-            of_item.model = call.get("model") or of_item.model
+    for call in read_received(project.workspace.calls_received(task_id)):
+        of_item = took[call["item"]]
+        usage = call.get("usage", {})
+        of_item.tokens += usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+        of_item.seconds = max(of_item.seconds, call.get("seconds", 0.0))
+        of_item.attempts = max(of_item.attempts, call.get("begun", 1))
+        of_item.model = call.get("model") or of_item.model
     return took
 
 

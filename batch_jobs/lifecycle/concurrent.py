@@ -6,7 +6,6 @@ it brings. A stop finishes what is in flight.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,6 @@ from functools import cached_property
 from itertools import chain
 from typing import IO
 
-import orjson
-
-from batch_jobs import system
 from batch_jobs.config import pick
 from batch_jobs.errors import ProviderError
 from batch_jobs.lifecycle.asked import go_on, needs_asking
@@ -27,6 +23,7 @@ from batch_jobs.lifecycle.filing import expect_folders, file_answers
 from batch_jobs.lifecycle.merger import Attempt, Merger, output_of
 from batch_jobs.lifecycle.plan import layout_of
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
+from batch_jobs.lifecycle.pool.artefacts import open_artefacts, write_received
 from batch_jobs.lifecycle.pool.calls import Pool, Settled, Way
 from batch_jobs.lifecycle.pool.retries import Call
 from batch_jobs.lifecycle.pool.tell import Teller
@@ -81,7 +78,7 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
     tracker = Tracker(len(found.free), way.clock())
     with (
         store_errors(project.workspace.plan(job.task_id)),
-        _artefacts(run, job) as (log_sent, log_received),
+        open_artefacts(project.workspace, job.task_id) as (log_sent, log_received),
         _Requests(run, job, found.free, log_sent) as requests,
         ThreadPoolExecutor(1, "file") as executor,
     ):
@@ -90,7 +87,7 @@ def answer_all(run: Run, job: Job) -> AllAnswered:
         with Teller(run, job, pool, way).telling() as tell:
             for group in pool.groups():
                 steps = requests.go_on(merger, _merge(run, job, merger, group))
-                log_received.writelines(_lines(group))
+                write_received(log_received, group)
                 tracker.end(step.ending.outcome for step in steps)
                 going.look()
                 if group and merger.tally.looks_like_mass_error(project.settings.rounds) and has_mass_error(run, job):
@@ -153,20 +150,6 @@ class _Going:
         self._looked_at = self.run.project.gates.clock()
         with self.run.project.ledger.read() as connection:
             self._over = self._over or jobs.get(connection, self.job.task_id).phase is not Phase.RUNNING
-
-
-@contextlib.contextmanager
-def _artefacts(run: Run, job: Job) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """What is sent, and what comes back, a line a request and a line a call; for audit, the cache is the truth."""
-    workspace = run.project.workspace
-    sent = workspace.calls_sent(job.task_id)
-    received = workspace.calls_received(job.task_id)
-    for path in (sent, received):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with sent.open("ab") as log_sent, received.open("ab") as log_received:
-        for path in (sent, received):
-            system.sync_folder(path.parent)  # they are there after a crash, whatever they hold
-        yield log_sent, log_received
 
 
 class _Requests:
@@ -266,15 +249,6 @@ class _Requests:
 
 def _codec(run: Run, side: Job) -> Codec:
     return codec_for(run.project.entry(side.provider).dialect, side.endpoint)
-
-
-def _lines(group: Sequence[Settled]) -> Iterator[bytes]:
-    for settled in group:
-        result = {name: getattr(settled.result, name) for name in ItemResult.__slots__}
-        how: dict[str, object] = {"item": settled.call.item, "begun": settled.begun, "seconds": settled.seconds}
-        if settled.call.kind is not AskKind.ANSWER:
-            how["kind"] = settled.call.kind
-        yield orjson.dumps({**how, **result}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _merge(run: Run, job: Job, merger: Merger, group: Sequence[Settled]) -> list[Step]:

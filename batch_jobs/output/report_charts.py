@@ -12,10 +12,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from batch_jobs.output.report_facts import Judged, Pace, ShardLine
-from batch_jobs.output.words import count, duration
+from batch_jobs.output.report_facts import Judged, Latency, Pace, ShardLine
+from batch_jobs.output.report_words import latency_text
+from batch_jobs.output.words import count, duration, figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 WIDTH_INCHES, HEIGHT_INCHES = 5.6, 2.9
 """At 72 points an inch: small, so that its text can still be read where it is scaled to a phone."""
 MOST_BARS = 40
+MOST_LABELS = 8
+"""Of a few digits, side by side below an axis."""
+BINS_WIDTH = 0.9
+"""Of the room that a bin has, its bars take so much."""
 COLOURS = {
     "#000001": "var(--ink)",
     "#000002": "var(--muted)",
@@ -135,6 +141,54 @@ def _span(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
 
 
+def latency_chart(latency: Latency) -> Chart:
+    """How many calls took how long, in bins of equal width on the page; the two ends stand apart from the others."""
+    title = "How long calls took"
+
+    def draw(axes: Axes) -> None:
+        width = BINS_WIDTH / len(latency.series)
+        for number, took in enumerate(latency.series):
+            first = (1 - BINS_WIDTH) / 2 + width * (number + 0.5)
+            places = [first + place for place in _bin_places(len(latency.edges))]
+            bars = zip(places, took.counts, strict=True)
+            at, calls = zip(*(bar for bar in bars if bar[1]), strict=True)
+            fill = ACCENT if number == 0 else SOFT
+            axes.bar(at, calls, 0.95 * width, facecolor=fill, edgecolor=ACCENT, linewidth=number, label=took.asks)
+        _latency_axis(axes, latency)
+        _count_axis(axes, "calls")
+        if len(latency.series) > 1:
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0)
+
+    return Chart("latency", title, latency_text(latency), _svg("latency", title, draw))
+
+
+def _bin_places(edges: int) -> list[float]:
+    """Where the bins begin on the axis: those between edges in a row from 0 on, the open ones half a bin away."""
+    return [-1.5, *map(float, range(edges - 1)), edges - 0.5]
+
+
+def _latency_axis(axes: Axes, latency: Latency) -> None:
+    """Edges of bins, as many as there is room for, and how far the open bins reach."""
+    edges, inner = latency.edges, len(latency.edges) - 1
+    scale, unit = (1_000, "milliseconds") if edges[-1] < 1 else (1, "seconds")
+    left, right = -1.5 if latency.quicker else 0.0, inner + 1.5 if latency.slower else float(inner)
+    room = (right - left) / MOST_LABELS
+    labels = [figure(scale * edge) for edge in edges]
+    every = ceil(room)
+    start = min(range(every), key=lambda first: len("".join(labels[first::every])))  # the shortest ones: 1, 2, 4
+    ticks = {float(place): labels[place] for place in range(start, len(edges), every)}
+    ends = {}
+    if latency.quicker:
+        ends[-1.0] = f"from {figure(scale * latency.spans[0][0], digits=3)}"
+    if latency.slower:
+        ends[inner + 1.0] = f"to {figure(scale * latency.spans[-1][1], digits=3)}"
+    ticks = {at: label for at, label in ticks.items() if all(abs(at - end) > 1.3 * room for end in ends)} | ends
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlim(left - 0.01 * (right - left), right + 0.01 * (right - left))
+    axes.tick_params(axis="x", pad=8)  # else the first label stands in the 0 of the other axis
+    axes.set_xlabel(f"{unit} that a call took")
+
+
 def batches_chart(batches: Sequence[ShardLine]) -> Chart | None:
     """When each provider batch was under way; their durations where there are many. None before any has ended."""
     ended = [line for line in batches if line.seconds is not None]
@@ -192,7 +246,7 @@ def scores_chart(judged: Judged) -> Chart | None:
 
 
 def _time_axis(axes: Axes, unit: _Unit, last: float) -> None:
-    axes.set_xlim(0, last / unit.seconds)
+    axes.set_xlim(0, max(last, 1.0) / unit.seconds)
     axes.set_xlabel(f"{unit.word} since the start")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import pairwise
 
 from batch_jobs.models import JobOutcome, Mode, Phase, Price
 
@@ -116,6 +117,59 @@ class Pace:
     half: float
     most: float
     all: float
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How long the calls of one kind took, in seconds.
+
+    Attributes:
+        asks: what they asked for.
+        calls: how many there were; half of them took up to `median`, 95 % up to `p95`.
+        counts: calls quicker than the first of the edges, between each two, and from the last one on.
+    """
+
+    asks: str
+    calls: int
+    quickest: float
+    median: float
+    p95: float
+    slowest: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long single calls took that brought an answer.
+
+    Attributes:
+        edges: of the bins that nearly all of them are in, in seconds, ascending; few digits each.
+        series: by what was asked for.
+        unknown: calls of the job whose time was not kept.
+    """
+
+    edges: tuple[float, ...]
+    series: tuple[Took, ...]
+    unknown: int
+
+    @property
+    def quicker(self) -> bool:
+        """Whether any call took less than the first edge."""
+        return any(took.counts[0] for took in self.series)
+
+    @property
+    def slower(self) -> bool:
+        """Whether any call took as long as the last edge, or longer."""
+        return any(took.counts[-1] for took in self.series)
+
+    @property
+    def spans(self) -> tuple[tuple[float, float, tuple[int, ...]], ...]:
+        """From the quickest to the slowest: (from, to, calls of each series), in seconds."""
+        first, last = (min(took.quickest for took in self.series), max(took.slowest for took in self.series))
+        bounds = (min(first, self.edges[0]), *self.edges, max(last, self.edges[-1]))
+        counts = zip(*(took.counts for took in self.series), strict=True)
+        found = tuple((*ends, calls) for ends, calls in zip(pairwise(bounds), counts, strict=True))
+        return found[not self.quicker : len(found) - (not self.slower)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +339,7 @@ class Report:
     known: Known
     costs: Costs
     pace: Pace | None
+    latency: Latency | None
     way: Way
     cuts: Cuts
     judged: Judged | None

@@ -7,7 +7,14 @@ from urllib.parse import quote
 
 from batch_jobs.models import JobOutcome
 from batch_jobs.output import report_words
-from batch_jobs.output.report_charts import Chart, answers_chart, batches_chart, scores_chart, throughput_chart
+from batch_jobs.output.report_charts import (
+    Chart,
+    answers_chart,
+    batches_chart,
+    latency_chart,
+    scores_chart,
+    throughput_chart,
+)
 from batch_jobs.output.report_facts import Report
 from batch_jobs.output.words import when
 
@@ -41,6 +48,8 @@ def html_of(report: Report) -> bytes:
 
 def _charts(report: Report) -> list[Chart]:
     found = [answers_chart(report.pace), throughput_chart(report.pace)] if report.pace is not None else []
+    if report.latency is not None:
+        found.append(latency_chart(report.latency))
     batches = batches_chart(report.way.batches)
     return [*found, batches] if batches is not None else found
 

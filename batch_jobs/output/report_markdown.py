@@ -48,6 +48,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _section("Time", _facts(words.timing(report)))
     if report.pace is not None:
         yield from ("", *_bars(report.pace))
+    yield from _latency(report)
     yield from _section("Rounds and batches", (escaped(words.attempts(report)), "", *_grid(words.rounds(report))))
     if report.way.batches:
         yield from ("", *_grid(words.batches(report)))
@@ -89,6 +90,12 @@ def _bars(pace: Pace) -> Iterator[str]:
         until = pace.edges[min((place + 1) * step, len(pace.counts))]
         yield f"{duration(until):>10}  {'█' * round(BAR_CHARS * number / most):<{BAR_CHARS}} {number:>10,}"
     yield "```"
+
+
+def _latency(report: Report) -> Iterator[str]:
+    if report.latency is not None:
+        told = escaped(words.latency_text(report.latency))
+        yield from ("", f"How long calls took: {told}", "", *_grid(words.latencies(report.latency)))
 
 
 def _judge(report: Report) -> Iterator[str]:

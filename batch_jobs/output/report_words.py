@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batch_jobs.models import JobOutcome, Mode
-from batch_jobs.output.report_facts import Costs, Report
-from batch_jobs.output.words import count, duration, money, share, when
+from batch_jobs.output.report_facts import Costs, Latency, Report, Took
+from batch_jobs.output.words import brief, count, duration, figure, money, share, when
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,33 @@ def timing(report: Report) -> tuple[tuple[str, str], ...]:
             ("all answers", f"after {duration(report.pace.all)}"),
         ]
     return (*found, *report.way.pool)
+
+
+def latency_text(latency: Latency) -> str:
+    """How long single calls took, a sentence for each kind of call."""
+    found = [f"{_calls(latency, took)}: {_times_of(took)}." for took in latency.series]
+    unknown = [f"How long {latency.unknown:,} more took was not kept."] if latency.unknown else []
+    return " ".join([*found, *unknown])
+
+
+def _calls(latency: Latency, took: Took) -> str:
+    calls = count(took.calls, "call")
+    return f"{calls} for {took.asks}" if len(latency.series) > 1 else calls
+
+
+def _times_of(took: Took) -> str:
+    if took.calls == 1:
+        return f"it took {brief(took.slowest)}"
+    return f"half took up to {brief(took.median)}, 19 of 20 up to {brief(took.p95)}, the slowest {brief(took.slowest)}"
+
+
+def latencies(latency: Latency) -> Grid:
+    """Calls by how long they took."""
+    kinds = tuple(f"calls for {took.asks}" if len(latency.series) > 1 else "calls" for took in latency.series)
+    lines = tuple(
+        (f"{figure(start)} to {figure(end)}", *(f"{calls:,}" for calls in many)) for start, end, many in latency.spans
+    )
+    return Grid(("seconds", *kinds), lines, frozenset(range(1, 1 + len(kinds))))
 
 
 def rounds(report: Report) -> Grid:

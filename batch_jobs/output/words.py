@@ -29,6 +29,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def brief(seconds: float) -> str:
+    """`8.3 ms`, `0.83 s`, `8.3 s`, `75 s`, `12 min`: how long a call took."""
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.2g} ms"
+    if seconds < 600:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return duration(seconds)
+
+
+def figure(number: float, digits: int = 4) -> str:
+    """`0.05`, `1.25`, `1,250`: a number with so many digits at most, or whole."""
+    return f"{number:,.0f}" if number >= 10 ** (digits - 1) else f"{number:.{digits}g}"
+
+
 def share(part: int, whole: int) -> str:
     """`96.7 %`; all and none only where it is all or none."""
     if part in (0, whole) or whole == 0:

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pytest
 
 from tests.acceptance.browser import Browser, Page, running
 from tests.acceptance.kit import Cli, losses, sandbox_server, write_csv
+from tests.acceptance.pages import follow
 from tests.conftest import REPOSITORY, _end_sandbox
 
 DOCS = (REPOSITORY / "docs" / "report.md").read_text("utf-8")
 KNOWN, ROWS = 5, 65
+CALLED, CALL_MS, SLOW_SECONDS = 40, 20, 1.5
 HOSTILE = (
     "<script>document.title='owned'</script> Payment one was lost.",
     '"><img src=http://evil.invalid/x onerror="console.log(\'owned\')"> Payment two was lost.',
@@ -70,6 +73,26 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     (command,) = re.findall(r"^```bash\n(.*)\n```$", DOCS, re.MULTILINE)
     written = cli(*shlex.split(command.replace("TASK_ID", task_id))[1:])
     assert written.code == 0, written.err
+    output = folder / "batch_output" / task_id
+    yield Told(cli, task_id, output, (output / "report.html").read_text(), (output / "report.md").read_text())
+    _end_sandbox(folder)
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    """A judged job of 40 rows by single calls, one of which takes long; reported."""
+    folder = tmp_path_factory.mktemp("at_once") / "project"
+    shutil.copytree(REPOSITORY / "prompt_lib", folder / "prompt_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "config.json", folder)
+    slow = {"kind": "slow_reply", "route": "call", "match": "Event 7 at", "times": 1, "seconds": SLOW_SECONDS}
+    with sandbox_server(folder.parent / "s", {"call_ms": CALL_MS, "faults": [slow]}) as server:
+        cli = Cli(folder, server.environ())
+        follow(cli, "judge.md", "prompt_lib/severity_judged.yaml", "prompt_lib/strict_judge.yaml")
+        case = ("--task", "severity_judged", "--data-case", "external_loss", "--mode", "concurrent", "--yes", "--json")
+        done = cli("run", "--file", write_csv(folder / "losses.csv", losses(CALLED)), *case)
+    assert done.code == 0, done.err
+    task_id = done.json["task_id"]
+    assert cli("report", task_id).code == 0
     output = folder / "batch_output" / task_id
     yield Told(cli, task_id, output, (output / "report.html").read_text(), (output / "report.md").read_text())
     _end_sandbox(folder)
@@ -150,6 +173,19 @@ def test_no_cell_is_markup(told: Told) -> None:
     assert len({line.count(" | ") for line in body.splitlines() if line.startswith("| provider")}) <= 2
 
 
+def test_single_calls_are_told_by_how_long_they_took(told: Told, at_once: Told) -> None:
+    (said,) = re.findall(r'<p class="note" id="latency-text">(.*?)</p>', at_once.html)
+    times = r"half took up to [\d.]+ m?s, 19 of 20 up to [\d.]+ m?s, the slowest ([\d.]+ m?s)\."
+    told_of = re.fullmatch(rf"40 calls for answers: {times} 40 calls for verdicts: {times}", said)
+    assert told_of is not None, said
+    slowest, unit = told_of[1].split()
+    assert (float(slowest) >= SLOW_SECONDS, unit) == (True, "s")
+    assert f"How long calls took: {said}" in at_once.markdown
+    assert "| seconds | calls for answers | calls for verdicts |" in at_once.markdown
+    assert "seconds of a call," not in at_once.html + at_once.markdown
+    assert "How long calls took" not in told.html + told.markdown
+
+
 def test_the_manifest_tells_counts_hashes_and_files(told: Told) -> None:
     (job,) = json.loads((told.folder / "manifest.json").read_text())["job"].values()
     items = {"total": 65, "from_cache": 5, "to_run": 60, "ok": 62, "failed": {"refused": 1, "errored": 2}, "open": 0}
@@ -211,6 +247,13 @@ CHARTS = """[...document.querySelectorAll('svg.chart')].map(svg => { const box =
     told: document.getElementById(svg.getAttribute('aria-describedby')).textContent}; })"""
 TABLES = """[...document.querySelectorAll('table')].every(table => table.caption && table.tHead.rows[0].cells.length &&
   [...table.rows].every(row => row.cells.length == table.tHead.rows[0].cells.length && row.cells[0].scope))"""
+LABELS = """[...document.querySelector('svg[aria-labelledby=latency-title]').querySelectorAll('text')]
+  .map(text => text.getBoundingClientRect()).filter((box, _, all) => Math.abs(box.top - all[0].top) < 2)
+  .map(box => [box.left, box.right, box.top]).sort((one, other) => one[0] - other[0])"""
+"""Left, right and top of each label of the axis of times; its first text is one of them."""
+AXIS = """[...document.querySelector('svg[aria-labelledby=latency-title]').querySelectorAll('text')]
+  .filter(text => text.textContent == '0').map(text => text.getBoundingClientRect().bottom).at(-1) - 4"""
+"""Where the 0 of the axis of calls ends."""
 IDS = "(all => all.length == new Set(all).size)([...document.querySelectorAll('[id]')].map(element => element.id))"
 
 
@@ -239,6 +282,21 @@ def test_a_browser_shows_the_page_as_it_is_meant(browser: Browser, told: Told, w
     assert page.value(TABLES) is True
     assert page.value(IDS) is True
     assert page.value("document.querySelectorAll('script, img').length") == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_how_long_calls_took(browser: Browser, at_once: Told, width: int) -> None:
+    page = looked_at(browser, at_once, width)
+    assert page.said == []
+    assert (page.value("document.documentElement.scrollWidth"), page.value(OUTSIDE)) == (width, [])
+    charts: list[dict[str, Any]] = page.value(CHARTS)
+    (chart,) = [chart for chart in charts if "calls for verdicts" in chart["told"]]
+    assert (chart["role"], chart["named"], chart["texts"] - chart["inside"]) == ("img", True, 0)
+    assert chart["drawn"] > 8
+    labels: list[list[float]] = page.value(LABELS)
+    assert len(labels) >= 3
+    assert all(left[1] < right[0] for left, right in pairwise(labels)), labels
+    assert all(label[2] > page.value(AXIS) for label in labels)
 
 
 def test_the_page_is_dark_where_the_reader_s_system_is(browser: Browser, told: Told) -> None:

@@ -26,7 +26,7 @@ NAMED = {
     "batch_jobs/intake/snapshot.py:write_snapshot": "in a folder that appears by one rename when it is complete",
     "batch_jobs/intake/xlsx.py:_container": "in memory",
     "batch_jobs/lifecycle/check_databases.py:open_read_only": "opens a database to read it",
-    "batch_jobs/lifecycle/concurrent.py:_artefacts": "a log for audit; the call cache is the truth",
+    "batch_jobs/lifecycle/pool/artefacts.py:open_artefacts": "a log for audit; the call cache is the truth",
     "batch_jobs/lifecycle/receive.py:_keep": "the rename by which a job's folder appears, synced right after it",
     "batch_jobs/lifecycle/rehearsal.py:_start": "the address of a sandbox that has ended",
     "batch_jobs/output/export.py:_write_parquet": EXPORTED,

@@ -54,6 +54,7 @@ REPORT = Report(
     known=Known(34, 34, 100),
     costs=COSTS,
     pace=None,
+    latency=None,
     way=Way((), (), 0, 1, ((1, 1_800), (2, 60), (4, 6)), ()),
     cuts=Cuts(0, 0, 0, 0, 0),
     judged=None,

@@ -70,6 +70,7 @@ class Settled:
         ends: nothing more becomes of this call; otherwise it was paid for, and another attempt follows.
         begun: attempts at it by then, this one too.
         seconds: that they took together, without the waits between them.
+        last_seconds: of them, what this one took, which brought the result.
     """
 
     call: Call
@@ -78,6 +79,7 @@ class Settled:
     ends: bool
     begun: int = 1
     seconds: float = 0.0
+    last_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,7 @@ class Pool:
     def _settle(self, returned: _Returned) -> None:
         """Decide what an attempt is to its item: the end, a step on the way, or nothing."""
         call, result, error = returned.call, returned.result, returned.error
-        call.seconds += returned.seconds
+        call.seconds, call.last_seconds = call.seconds + returned.seconds, returned.seconds
         self._track(returned)
         blocked = _account_error(result, error)
         if blocked is not None:
@@ -323,7 +325,7 @@ class Pool:
             self._settled_at = self.way.clock()
         call_id = f"{self.way.task_id}-c{call.item}-{uuid.uuid4().hex[:12]}"
         result = replace(result, custom_id=call_id)
-        self._settled.append(Settled(call, call_id, result, ends, call.begun, call.seconds))
+        self._settled.append(Settled(call, call_id, result, ends, call.begun, call.seconds, call.last_seconds))
 
     def _track(self, returned: _Returned) -> None:
         usage = returned.result.usage if returned.result else Usage()

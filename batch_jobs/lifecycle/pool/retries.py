@@ -38,6 +38,7 @@ class Call:
         attempts: that count.
         begun: attempts, refused ones too.
         seconds: that they took together.
+        last_seconds: that the last one took.
     """
 
     item: int
@@ -50,6 +51,7 @@ class Call:
     attempts: int = 0
     begun: int = 0
     seconds: float = 0.0
+    last_seconds: float = 0.0
     state: RetryCallState | None = field(default=None, repr=False)
 
 

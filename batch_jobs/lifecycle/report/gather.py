@@ -11,6 +11,7 @@ from batch_jobs.config import ModelEntry
 from batch_jobs.errors import WrongMoment
 from batch_jobs.lifecycle.pool.figures import read_figures
 from batch_jobs.lifecycle.project import Project
+from batch_jobs.lifecycle.report.latency import latency_of
 from batch_jobs.lifecycle.report.rows import UNRENDERED, Rows, rows_of
 from batch_jobs.lifecycle.report.samples import samples_of
 from batch_jobs.lifecycle.report.settings import settings_of
@@ -44,6 +45,7 @@ _POOL = {
     "failed_calls": "failed calls",
     "max_concurrency": "at once, at most",
 }
+_POOL_TIMES = {"average_seconds", "p95_seconds"}
 
 
 def gather(project: Project, task_id: str) -> Report:
@@ -63,7 +65,8 @@ def gather(project: Project, task_id: str) -> Report:
         begun = job.started_at or job.created_at
         pace = pace_of(array("d", statistics.answer_times(connection, task_id)), begun)
         judged = _judged(connection, task_id)
-        way = _way(project, connection, job, of_job, begun)
+        latency = latency_of(project, task_id, sum(spend.calls for spend in spends))
+        way = _way(connection, job, of_job, begun, _pool(project, job, known=latency is not None))
     items = int(job.plan["items"])
     rows = rows_of(project, job, items)
     return Report(
@@ -86,6 +89,7 @@ def gather(project: Project, task_id: str) -> Report:
         known=_known(job, rows, items),
         costs=costs_of(project, job, spends),
         pace=pace,
+        latency=latency,
         way=way,
         cuts=_cuts(rows, spends),
         judged=judged,
@@ -170,7 +174,20 @@ def pace_of(times: array[float], begun: float) -> Pace | None:
     return Pace(tuple(edges.tolist()), tuple(counts.tolist()), half, most, float(seconds[-1]))
 
 
-def _way(project: Project, connection: Connection, job: Job, of_job: list[Shard], begun: float) -> Way:
+def _pool(project: Project, job: Job, *, known: bool) -> tuple[tuple[str, str], ...]:
+    """The pool's figures of a job of single calls.
+
+    Args:
+        project: the project.
+        job: the job.
+        known: how long all its calls took is told elsewhere; the pool only knows it of the last ones.
+    """
+    figures = (read_figures(project, job.task_id) if job.mode is Mode.CONCURRENT else None) or {}
+    told = {name: words for name, words in _POOL.items() if not (known and name in _POOL_TIMES)}
+    return tuple((words, f"{figures[name]:,}") for name, words in told.items() if figures.get(name))
+
+
+def _way(connection: Connection, job: Job, of_job: list[Shard], begun: float, pool: tuple[tuple[str, str], ...]) -> Way:
     assert job.plan is not None
     sent = [shard for shard in of_job if not shard.split]
     ended = statistics.ended_in_rounds(connection, job.task_id)
@@ -178,14 +195,13 @@ def _way(project: Project, connection: Connection, job: Job, of_job: list[Shard]
     for number in sorted({*(shard.round for shard in sent), *ended}):
         mine = [shard.requests for shard in sent if shard.round == number]
         rounds.append(RoundLine(number, len(mine), sum(mine), *ended.get(number, (0, 0))))
-    figures = read_figures(project, job.task_id) if job.mode is Mode.CONCURRENT else None
     return Way(
         rounds=tuple(rounds),
         batches=tuple(_line(shard, begun) for shard in sent[:SHOWN_BATCHES]),
         batches_in_all=len(sent),
         waves=int(job.plan.get("waves", 1)),
         attempts=tuple(statistics.attempts(connection, job.task_id)),
-        pool=tuple((words, f"{(figures or {})[name]:,}") for name, words in _POOL.items() if (figures or {}).get(name)),
+        pool=pool,
     )
 
 
