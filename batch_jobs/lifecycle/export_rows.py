@@ -18,6 +18,7 @@ from batch_jobs.lifecycle.project import Project
 from batch_jobs.models import Outcome
 from batch_jobs.output.export import Chunk, ExportColumn, ValueKind
 from batch_jobs.render.answers import OutputSchema
+from batch_jobs.render.field_types import types_of
 from batch_jobs.render.group_table import groups_path, read_groups
 from batch_jobs.render.grouping import cells_of
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
@@ -47,8 +48,6 @@ _KINDS = {
     "number": ValueKind.NUMBER,
     "boolean": ValueKind.BOOLEAN,
 }
-_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
-MAX_REFERENCES = 20
 
 
 def answer_of(project: Project, job: Job) -> OutputSchema:
@@ -89,34 +88,8 @@ def _named(kinds: Mapping[str, ValueKind], taken: set[str]) -> list[ExportColumn
 
 def kind_of(schema: Mapping[str, Any], field: str) -> ValueKind:
     """What a field of the answer holds, by its JSON Schema; JSON where that is not one plain type, or null."""
-    kinds = set(_types(schema, schema["properties"].get(field, True), MAX_REFERENCES)) - {"null"}
-    if kinds == {"integer", "number"}:
-        return ValueKind.NUMBER
+    kinds = types_of(schema, field) - {"null"}
     return _KINDS.get(kinds.pop(), ValueKind.JSON) if len(kinds) == 1 else ValueKind.JSON
-
-
-def _types(schema: Mapping[str, Any], part: Any, left: int) -> Iterator[str]:
-    """The types that a part of a schema allows; one that is not told is `any`."""
-    if not isinstance(part, Mapping) or not left:
-        yield "any"
-    elif str(part.get("$ref", "")).startswith("#/"):
-        yield from _types(schema, _referred(schema, part["$ref"]), left - 1)
-    elif "type" in part:
-        yield from [part["type"]] if isinstance(part["type"], str) else part["type"]
-    elif "enum" in part or "const" in part:
-        values = part["enum"] if "enum" in part else [part["const"]]
-        yield from ("null" if value is None else _TYPES.get(type(value), "any") for value in values)
-    elif choices := part.get("anyOf") or part.get("oneOf"):
-        for choice in choices:
-            yield from _types(schema, choice, left - 1)
-    else:
-        yield "any"
-
-
-def _referred(schema: Any, reference: str) -> Any:
-    for name in reference[2:].split("/"):
-        schema = schema.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
-    return schema
 
 
 def chunks_of(
