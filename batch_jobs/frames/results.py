@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,7 @@ from batch_jobs.lifecycle.answers import RowAnswer
 from batch_jobs.render.answers import ModelOutput
 from batch_jobs.render.field_types import types_of
 from batch_jobs.storage.files import atomic_file
+from batch_jobs.table import free_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,20 +66,11 @@ def with_answers(
 def _beside(frame: pd.DataFrame, columns: Mapping[str, Any], status: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    result, taken = frame.copy(deep=False), {str(label) for label in frame.columns}
-    for name, column in columns.items():
-        result[_free(name, taken)] = column
-    result[_free(STATUS, taken)] = pd.array(list(status), dtype="str")
+    result = frame.copy(deep=False)
+    values = [*columns.values(), pd.array(list(status), dtype="str")]
+    for name, column in zip(free_names([*columns, STATUS], map(str, frame.columns)), values, strict=True):
+        result[name] = column
     return result
-
-
-def _free(name: str, taken: set[str]) -> Hashable:
-    """The name, or one with a number behind it that no column has."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name}_{number}", number + 1
-    taken.add(free)
-    return free
 
 
 def checked(answer: Mapping[str, Any], output: ModelOutput) -> tuple[dict[str, Any], str | None]:
