@@ -54,6 +54,10 @@ class ModelEntry(Strict):
     refuses: tuple[str, ...] = ()
     max_enqueued_tokens: int | None = Field(default=None, gt=0)
 
+    def price(self, mode: Mode) -> Price:
+        """What it costs in this mode."""
+        return (self.batch if mode is Mode.BATCH else self.standard).as_price()
+
 
 class ParameterEntry(Strict):
     """Model parameters in our words; null is not sent."""

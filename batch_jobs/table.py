@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -99,6 +99,21 @@ class Addition(NamedTuple):
 
     cells: Sequence[str]
     lines: int = 1
+
+
+def free_names(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """The names of new columns beside those that are `taken`: one that is not free gets `_2`, or the next free number.
+
+    Earlier names choose first.
+    """
+    used, free = set(taken), list[str]()
+    for name in names:
+        found, number = name, 2
+        while found in used:
+            found, number = f"{name}_{number}", number + 1
+        used.add(found)
+        free.append(found)
+    return free
 
 
 class Table(Protocol):

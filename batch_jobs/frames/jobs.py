@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,15 +128,16 @@ def _find_or_receive(
     from batch_jobs.lifecycle.receive import receive
     from batch_jobs.storage.files import sha256_of
 
-    digest = sha256_of(upload)
+    alike = _alike(project, question, sha256_of(upload))
     if question.fresh is True:
-        found = _alike(project, question, digest, f"{asked.name}-", FRESH)
+        found = _under_way(question, _asked_anew(project, asked, alike))
         if found is None:
             asked = asked.again(f"{FRESH}{uuid.uuid4().hex}")
             keep_task(question.folder, asked)
             project = with_tasks_of(project, question.folder)
     else:
-        found = _alike(project, question, digest, asked.name)
+        of_task = [job for job in alike if job.task == asked.name]
+        found = _under_way(question, of_task) or next((job for job in of_task if _is_complete(project, job)), None)
     if found is not None:
         return found, found.phase is Phase.DONE
     return receive(project, _order(project, question, asked, upload, autostart=autostart)), False
@@ -156,15 +157,13 @@ def _order(project: Project, question: Question, asked: Asked, upload: Path, *, 
     )
 
 
-def _alike(project: Project, question: Question, digest: str, task: str, edition: str | None = None) -> Job | None:
-    """The newest job of the same rows and question that is under way, else one in which every row was answered.
+def _alike(project: Project, question: Question, digest: str) -> list[Job]:
+    """The jobs of the same rows, whatever was asked, whose answers would be made in the same way; newest first.
 
     Args:
         project: opened as the question wants it.
         question: what is asked.
         digest: of the upload.
-        task: its name; with `edition` how it begins, and then only what is under way is looked for.
-        edition: how the task's edition begins.
     """
     from batch_jobs.storage import jobs
 
@@ -182,23 +181,26 @@ def _alike(project: Project, question: Question, digest: str, task: str, edition
             simulated=simulated,
         )
     parameters = Parameters(**entry.parameters.model_dump())
-    found = [job for job in found if job.parameters == parameters and job.task in project.settings.tasks]
-    if edition is None:
-        of_task = [job for job in found if job.task == task]
-    else:
-        editions = {name: each.edition for name, each in project.settings.tasks.items()}
-        of_task = [job for job in found if job.task.startswith(task) and editions[job.task].startswith(edition)]
-    same_way = (job for job in of_task if question.mode in (Mode.AUTO, job.mode))
-    under_way = next((job for job in same_way if job.phase not in {Phase.DONE, Phase.CANCELLING}), None)
-    if under_way is not None or edition is not None:
-        return under_way
-    return next((job for job in of_task if job.outcome is JobOutcome.COMPLETE and _is_whole(project, job)), None)
+    return [job for job in found if job.parameters == parameters and job.task in project.settings.tasks]
 
 
-def _is_whole(project: Project, job: Job) -> bool:
-    """Whether what a done job's answers are read from is there; somebody may have cleared it away."""
-    workspace = project.workspace
-    return workspace.plan(job.task_id).is_dir() and workspace.snapshot(job.task_id).exists()
+def _asked_anew(project: Project, asked: Asked, alike: Iterable[Job]) -> list[Job]:
+    """Those that ask the same once more, each under a word of its own."""
+    tasks = project.settings.tasks
+    editions = [job for job in alike if job.task.startswith(f"{asked.name}-")]
+    return [job for job in editions if tasks[job.task].edition.startswith(FRESH)]
+
+
+def _under_way(question: Question, alike: Iterable[Job]) -> Job | None:
+    """The newest that is under way, in the mode that is wanted."""
+    same_way = (job for job in alike if question.mode in (Mode.AUTO, job.mode))
+    return next((job for job in same_way if job.phase not in {Phase.DONE, Phase.CANCELLING}), None)
+
+
+def _is_complete(project: Project, job: Job) -> bool:
+    """Whether every row was answered, and what the answers are read from is there: it may have been cleared away."""
+    plan, snapshot = project.workspace.plan(job.task_id), project.workspace.snapshot(job.task_id)
+    return job.outcome is JobOutcome.COMPLETE and plan.is_dir() and snapshot.exists()
 
 
 def begin(project: Project, job: Job) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from batch_jobs.lifecycle.answers import RowAnswer
 from batch_jobs.render.answers import ModelOutput
+from batch_jobs.render.field_types import types_of
 from batch_jobs.storage.files import atomic_file
+from batch_jobs.table import free_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 OK = "ok"
 STATUS = "status"
-MAX_HOPS = 10
 DTYPES = {"string": "str", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 """pandas' own types that can hold a missing value; anything else is a column of objects."""
 
@@ -65,20 +66,11 @@ def with_answers(
 def _beside(frame: pd.DataFrame, columns: Mapping[str, Any], status: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    result, taken = frame.copy(deep=False), {str(label) for label in frame.columns}
-    for name, column in columns.items():
-        result[_free(name, taken)] = column
-    result[_free(STATUS, taken)] = pd.array(list(status), dtype="str")
+    result = frame.copy(deep=False)
+    values = [*columns.values(), pd.array(list(status), dtype="str")]
+    for name, column in zip(free_names([*columns, STATUS], map(str, frame.columns)), values, strict=True):
+        result[name] = column
     return result
-
-
-def _free(name: str, taken: set[str]) -> Hashable:
-    """The name, or one with a number behind it that no column has."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name}_{number}", number + 1
-    taken.add(free)
-    return free
 
 
 def checked(answer: Mapping[str, Any], output: ModelOutput) -> tuple[dict[str, Any], str | None]:
@@ -92,37 +84,8 @@ def checked(answer: Mapping[str, Any], output: ModelOutput) -> tuple[dict[str, A
 
 def kind_of(schema: Mapping[str, Any], field: str) -> str | None:
     """The one JSON type that a field's values have, null aside; None where there is no such."""
-    kinds = _kinds(schema, schema["properties"][field], 0) - {"null"}
-    return next(iter(kinds)) if len(kinds) == 1 else None
-
-
-def _kinds(root: Mapping[str, Any], node: object, hops: int) -> set[str]:
-    if not isinstance(node, Mapping) or hops > MAX_HOPS:
-        return {"any"}
-    if "$ref" in node:
-        return _kinds(root, _target(root, str(node["$ref"])), hops + 1)
-    if "enum" in node or "const" in node:
-        return {_kind_of_value(value) for value in node.get("enum", [node.get("const")])}
-    parts = node.get("anyOf") or node.get("oneOf")
-    if parts:
-        return set().union(*(_kinds(root, part, hops + 1) for part in parts))
-    kind = node.get("type", "any")
-    return set(kind) if isinstance(kind, list) else {str(kind)}
-
-
-def _target(root: Mapping[str, Any], ref: str) -> object:
-    node: Any = root
-    for part in ref.removeprefix("#/").split("/"):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
-
-
-def _kind_of_value(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    return {str: "string", int: "integer", float: "number"}.get(type(value), "any")
+    kinds = types_of(schema, field) - {"null"}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def typed(values: list[object], kind: str | None) -> Any:

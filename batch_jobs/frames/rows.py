@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_jobs.config import nearest
 from batch_jobs.errors import FileRefused, UserError
+from batch_jobs.table import free_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,20 +80,23 @@ def choose(frame: pd.DataFrame, shown: Iterable[str], further: Iterable[str], id
     by_name: dict[str, list[Hashable]] = {}
     for label in frame.columns:
         by_name.setdefault(str(label), []).append(label)
-    wanted = dict.fromkeys([*([id_col] if id_col is not None else []), *shown, *further])
-    for name in wanted:
-        found = by_name.get(name, [])
-        if not found:
-            fix = f"It has {', '.join(by_name)}" if by_name else "It has no columns"
-            raise FileRefused(f"there is no such column{nearest(name, by_name)}", file=FRAME, column=name, fix=fix)
-        if len(found) > 1:
-            raise FileRefused("more than one column has this name", file=FRAME, column=name, fix="Rename one of them")
-        if not name or name != name.strip().strip("\ufeff").strip() or _why_not(name, MAX_NAME_CHARS):
-            raise FileRefused("this is no name that can be shown", file=FRAME, column=name, fix="Rename the column")
-    key, number = KEY, 2
-    while key in wanted:
-        key, number = f"{KEY}_{number}", number + 1
-    return Chosen(key, {name: by_name[name][0] for name in wanted}, tuple(shown))
+    wanted = [*([id_col] if id_col is not None else []), *shown, *further]
+    labels = {name: _label_of(name, by_name) for name in wanted}
+    (key,) = free_names([KEY], labels)
+    return Chosen(key, labels, tuple(shown))
+
+
+def _label_of(name: str, by_name: Mapping[str, Sequence[Hashable]]) -> Hashable:
+    """The frame's own label of the one column that has this name."""
+    found = by_name.get(name, ())
+    if not found:
+        fix = f"It has {', '.join(by_name)}" if by_name else "It has no columns"
+        raise FileRefused(f"there is no such column{nearest(name, by_name)}", file=FRAME, column=name, fix=fix)
+    if len(found) > 1:
+        raise FileRefused("more than one column has this name", file=FRAME, column=name, fix="Rename one of them")
+    if not name or name != name.strip().strip("\ufeff").strip() or _why_not(name, MAX_NAME_CHARS):
+        raise FileRefused("this is no name that can be shown", file=FRAME, column=name, fix="Rename the column")
+    return found[0]
 
 
 def check_ids(frame: pd.DataFrame, id_col: str, label: Hashable) -> None:

@@ -135,9 +135,13 @@ def _check_docx(path: Path) -> None:
     if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
         _refuse("is far too large when unpacked, like a zip bomb", SAVE_AGAIN)
     for entry in entries:
-        swollen = entry.file_size > RATIO_FROM_BYTES and entry.file_size > MAX_RATIO * max(entry.compress_size, 1)
-        is_xml = entry.filename.lower().endswith((".xml", ".rels"))
-        if is_xml and (swollen or entry.file_size > MAX_XML_BYTES):
+        if _is_bomb(entry):
             _refuse(f'its part "{entry.filename}" is far too large when unpacked, like a zip bomb', SAVE_AGAIN)
         if entry.flag_bits & 1:
             _refuse("is encrypted", "Save it without a password")
+
+
+def _is_bomb(entry: zipfile.ZipInfo) -> bool:
+    """Whether a part is XML, which python-docx unpacks, and becomes far too large then."""
+    most_bytes = min(MAX_XML_BYTES, max(RATIO_FROM_BYTES, MAX_RATIO * max(entry.compress_size, 1)))
+    return entry.file_size > most_bytes and entry.filename.lower().endswith((".xml", ".rels"))

@@ -19,7 +19,11 @@ from batch_jobs.intake.document_pages import Page, pages_of
 
 MEMORY_BYTES = 2 << 30
 CPU_SECONDS = 300
-SCANNED = "Run it through text recognition (OCR), and use what comes of that"
+NO_TEXT = {"problem": "there is no text in it", "fix": "Check that it is the right file"}
+SCANNED = {
+    "problem": "there is no text on any page: it is scanned, or a picture",
+    "fix": "Run it through text recognition (OCR), and use what comes of that",
+}
 
 
 def limit_this_process() -> None:
@@ -48,12 +52,10 @@ def lines_of(path: Path, filename: str, chunk_chars: int, overlap_chars: int) ->
     except FileRefused as error:
         yield {"problem": error.problem, "fix": error.fix}
         return
-    if not number:
-        is_paged = page.number is not None
-        problem = "there is no text on any page: it is scanned, or a picture" if is_paged else "there is no text in it"
-        yield {"problem": problem, "fix": SCANNED if is_paged else "Check that it is the right file"}
-    else:
+    if number:
         yield {"pages": page.number or 0, "empty_pages": empty}
+    else:
+        yield NO_TEXT if page.number is None else SCANNED
 
 
 def _splitter(filename: str, chunk_chars: int, overlap_chars: int) -> Any:

@@ -7,6 +7,7 @@ whatever is nested are shown as their JSON text, digit for digit; null and a key
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,9 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 SPARSE_FROM_CELLS = 2_000_000
 MIN_FILLED_SHARE = 0.02
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_HALF = re.compile(r"[\ud800-\udfff]")
 _ONE_A_LINE = "Write one whole JSON object on each line"
+_TOO_DEEP = "holds values that are nested too deep", "Flatten them"
 
 
 class _Number(str):
@@ -34,24 +37,18 @@ class _Number(str):
 _KINDS = {list: "a list", str: "a text", bool: "true or false", _Number: "a number"}
 
 
-class _Doubled(Exception):
-    """An object has this key twice."""
-
-
-class _NoNumber(Exception):
-    """NaN or Infinity, which are no JSON."""
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        raise _Doubled(next(name for name in names if names.count(name) > 1))
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise FileRefused(f'has the key "{doubled}" twice in one object', fix="Give each key of an object once")
     return found
 
 
 def _no_number(text: str) -> float:
-    raise _NoNumber(text)
+    """NaN and Infinity."""
+    raise FileRefused(f"holds {text}, which is no JSON", fix="Write null instead")
 
 
 _DECODER = json.JSONDecoder(
@@ -92,7 +89,7 @@ class JsonlTable:
         try:
             found = _DECODER.decode(line.decode())
             return {name: value if type(value) is str else cell_of(value) for name, value in found.items()}
-        except (_Doubled, RecursionError, ValueError) as error:
+        except (FileRefused, RecursionError, ValueError) as error:
             raise _refusal(self._filename, number, line) from error
 
     def _bad_cell(self, number: int, name: str, text: str) -> FileRefused:
@@ -186,7 +183,7 @@ def _refusal(filename: str, number: int, line: bytes) -> FileRefused:
     return FileRefused(problem, file=filename, rows=(number,), fix=fix)
 
 
-def _fault(number: int, line: bytes) -> tuple[str, str]:
+def _fault(number: int, line: bytes) -> tuple[str, str | None]:
     """What is wrong with a line, and what to do."""
     if number == 1 and line.startswith(_BOMS):
         return "begins with a byte order mark, which JSON Lines does not have", 'Save it as "UTF-8" without BOM'
@@ -198,19 +195,18 @@ def _fault(number: int, line: bytes) -> tuple[str, str]:
     except json.JSONDecodeError as error:
         said = error.msg[:1].lower() + error.msg[1:]
         return f"is no JSON object: {said} at character {error.pos + 1:,}", _ONE_A_LINE
-    except _Doubled as error:
-        return f'has the key "{error}" twice in one object', "Give each key of an object once"
-    except _NoNumber as error:
-        return f"holds {error}, which is no JSON", "Write null instead"
+    except FileRefused as error:
+        return error.problem, error.fix
     except RecursionError:
-        return "holds values that are nested too deep", "Flatten them"
-    if isinstance(found, list) and number == 1:
-        return "is a JSON list and no JSON Lines", "Write each of its objects on a line of its own"
-    if not isinstance(found, dict):
-        return f"is {_KINDS.get(type(found), 'null')} and no JSON object", _ONE_A_LINE
-    if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):
-        return 'holds half a character (an escape like "\\ud800" without its other half)', "Correct or delete it"
-    return "holds values that are nested too deep", "Flatten them"
+        return _TOO_DEEP
+    match found:
+        case dict() if _HALF.search(text):
+            return 'holds half a character (an escape like "\\ud800" without its other half)', "Correct or delete it"
+        case dict():
+            return _TOO_DEEP  # for the quick parser
+        case list() if number == 1:
+            return "is a JSON list and no JSON Lines", "Write each of its objects on a line of its own"
+    return f"is {_KINDS.get(type(found), 'null')} and no JSON object", _ONE_A_LINE
 
 
 def _check_names(names: list[str], filename: str, number: int, limits: IntakeLimits) -> None:

@@ -9,15 +9,16 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batch_jobs.arrow import TableReader
 from batch_jobs.errors import StoreError
 from batch_jobs.lifecycle.cells import OK, Answers, Failures, answers_to, reason_of
 from batch_jobs.lifecycle.project import Project
-from batch_jobs.models import Outcome
+from batch_jobs.models import Outcome, Verdict
 from batch_jobs.output.export import Chunk, ExportColumn, ValueKind
 from batch_jobs.render.answers import OutputSchema
+from batch_jobs.render.field_types import types_of
 from batch_jobs.render.group_table import groups_path, read_groups
 from batch_jobs.render.grouping import cells_of
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
@@ -25,6 +26,7 @@ from batch_jobs.render.prompts import load_prompt, sha256s_in
 from batch_jobs.storage import drafts, items
 from batch_jobs.storage.drafts import Draft
 from batch_jobs.storage.jobs import Job
+from batch_jobs.table import free_names
 
 FIRST = {
     "row_number": ValueKind.INTEGER,
@@ -47,8 +49,6 @@ _KINDS = {
     "number": ValueKind.NUMBER,
     "boolean": ValueKind.BOOLEAN,
 }
-_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
-MAX_REFERENCES = 20
 
 
 def answer_of(project: Project, job: Job) -> OutputSchema:
@@ -70,53 +70,17 @@ def columns_of(job: Job, answer: OutputSchema) -> list[ExportColumn]:
     A column of the file keeps its name. One of ours whose name is taken gets `_2`, or the next number that is free; the
     first ones choose first, then the fields of the answer, then the last ones.
     """
-    taken = set(job.columns)
-    fields = {name: kind_of(answer.schema, name) for name in answer.fields}
-    first, middle, last = (_named(kinds, taken) for kinds in (FIRST, fields, LAST))
-    return [*first, *(ExportColumn(name, ValueKind.TEXT) for name in job.columns), *middle, *last]
-
-
-def _named(kinds: Mapping[str, ValueKind], taken: set[str]) -> list[ExportColumn]:
-    named = []
-    for name, kind in kinds.items():
-        free, number = name, 2
-        while free in taken:
-            free, number = f"{name}_{number}", number + 1
-        taken.add(free)
-        named.append(ExportColumn(free, kind))
-    return named
+    names = free_names([*FIRST, *answer.fields, *LAST], job.columns)
+    kinds = [*FIRST.values(), *(kind_of(answer.schema, name) for name in answer.fields), *LAST.values()]
+    ours = list(map(ExportColumn, names, kinds))
+    theirs = [ExportColumn(name, ValueKind.TEXT) for name in job.columns]
+    return [*ours[: len(FIRST)], *theirs, *ours[len(FIRST) :]]
 
 
 def kind_of(schema: Mapping[str, Any], field: str) -> ValueKind:
     """What a field of the answer holds, by its JSON Schema; JSON where that is not one plain type, or null."""
-    kinds = set(_types(schema, schema["properties"].get(field, True), MAX_REFERENCES)) - {"null"}
-    if kinds == {"integer", "number"}:
-        return ValueKind.NUMBER
+    kinds = types_of(schema, field) - {"null"}
     return _KINDS.get(kinds.pop(), ValueKind.JSON) if len(kinds) == 1 else ValueKind.JSON
-
-
-def _types(schema: Mapping[str, Any], part: Any, left: int) -> Iterator[str]:
-    """The types that a part of a schema allows; one that is not told is `any`."""
-    if not isinstance(part, Mapping) or not left:
-        yield "any"
-    elif str(part.get("$ref", "")).startswith("#/"):
-        yield from _types(schema, _referred(schema, part["$ref"]), left - 1)
-    elif "type" in part:
-        yield from [part["type"]] if isinstance(part["type"], str) else part["type"]
-    elif "enum" in part or "const" in part:
-        values = part["enum"] if "enum" in part else [part["const"]]
-        yield from ("null" if value is None else _TYPES.get(type(value), "any") for value in values)
-    elif choices := part.get("anyOf") or part.get("oneOf"):
-        for choice in choices:
-            yield from _types(schema, choice, left - 1)
-    else:
-        yield "any"
-
-
-def _referred(schema: Any, reference: str) -> Any:
-    for name in reference[2:].split("/"):
-        schema = schema.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
-    return schema
 
 
 def chunks_of(
@@ -148,6 +112,16 @@ def _group_keys(plan: Path) -> list[str]:
     return [key[0] if len(key) == 1 else json.dumps(key, ensure_ascii=False) for key in cells]
 
 
+class _Ended(NamedTuple):
+    """How one row ended: its answer, empty where it has none, and what the columns of `LAST` say."""
+
+    answer: Mapping[str, object]
+    status: str
+    outcome: Outcome | None
+    verdict: Verdict | None
+    score: float | None
+
+
 def _ours(project: Project, job: Job, rows: Sequence[PlannedRow], fields: Sequence[str]) -> Iterator[Sequence[object]]:
     """The fields of the answers, and the last columns, of one range."""
     chosen = sorted({row.item for row in rows if row.item is not None})
@@ -155,17 +129,20 @@ def _ours(project: Project, job: Job, rows: Sequence[PlannedRow], fields: Sequen
         failures: Failures = items.failures(connection, job.task_id, chosen)
         judged = drafts.some(connection, job.task_id, chosen) if job.rules.judge is not None else {}
     answers = answers_to(project.cache, project.workspace.call_cache, rows, failures)
-    reasons = [reason_of(row, failures) for row in rows]
-    given = [_answer(row, reason, answers) for row, reason in zip(rows, reasons, strict=True)]
-    yield from ([found.get(field) for found in given] for field in fields)
-    yield [OK if reason is None else f"failed: {reason}" for reason in reasons]
-    yield [None if row.item is None else failures.get(row.item, (Outcome.SUCCEEDED,))[0].value for row in rows]
-    said = [judged.get(-1 if row.item is None else row.item, Draft(-1)) for row in rows]
-    yield from ([draft.verdict for draft in said], [draft.score for draft in said])
+    ended = [_ended(row, answers, failures, judged) for row in rows]
+    yield from ([row.answer.get(field) for row in ended] for field in fields)
+    yield from ([getattr(row, name) for row in ended] for name in LAST)
 
 
-def _answer(row: PlannedRow, reason: str | None, answers: Answers) -> Mapping[str, object]:
-    return {} if reason is not None or row.fingerprint is None else answers[row.fingerprint]
+def _ended(row: PlannedRow, answers: Answers, failures: Failures, judged: Mapping[int, Draft]) -> _Ended:
+    reason = reason_of(row, failures)
+    if row.item is None:
+        return _Ended({}, f"failed: {reason}", None, None, None)
+    draft = judged.get(row.item, Draft(row.item))
+    if reason is not None:
+        return _Ended({}, f"failed: {reason}", failures[row.item][0], draft.verdict, draft.score)
+    assert row.fingerprint is not None
+    return _Ended(answers[row.fingerprint], OK, Outcome.SUCCEEDED, draft.verdict, draft.score)
 
 
 def _typed(kind: ValueKind, values: Iterable[object]) -> list[object]:

@@ -20,6 +20,7 @@ from batch_jobs.render.items import PlannedRow, read_rows_of_groups
 from batch_jobs.storage import items
 from batch_jobs.storage.files import atomic_file
 from batch_jobs.storage.jobs import Job
+from batch_jobs.table import free_names
 
 CHUNK = 1_000
 ROWS = "rows"
@@ -65,10 +66,7 @@ def _only_groups(task: str, data_case: str) -> str:
 
 def _header(columns: tuple[str, ...], ours: tuple[str, ...]) -> list[str]:
     """The key's columns, the number of rows under a name that is not taken, and our columns."""
-    name, number = ROWS, 2
-    while name in (*columns, *ours):
-        name, number = f"{ROWS}_{number}", number + 1
-    return [*columns, name, *ours]
+    return [*columns, *free_names([ROWS], [*columns, *ours]), *ours]
 
 
 def _lines(project: Project, job: Job) -> Iterator[list[str]]:

@@ -33,7 +33,7 @@ class Reached:
     """How far a shard came beside the others.
 
     Attributes:
-        seconds: it has to wait so long; None when it is merged, or its results are there to be merged.
+        seconds: it has to wait so long; None when it can go on, is merged, or its results are there to be merged.
         error: why it came no further.
         for_room: it waits until another batch ends.
     """
@@ -42,6 +42,11 @@ class Reached:
     seconds: float | None = None
     error: ProviderError | None = None
     for_room: bool = False
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it has to wait, or came no further."""
+        return self.seconds is not None or self.error is not None
 
 
 def pass_over(run: Run, job: Job) -> float | None:
@@ -56,7 +61,7 @@ def pass_over(run: Run, job: Job) -> float | None:
     todo += [reached.shard for reached in came if reached.for_room]
     while todo:
         came = _side_by_side(run, job, sorted(todo, key=lambda shard: shard.shard), waits)
-        made_room = any(reached.seconds is None and reached.error is None for reached in came)
+        made_room = any(not reached.held_up for reached in came)
         todo = [reached.shard for reached in came if reached.for_room and made_room]
     return min((seconds for seconds in waits.values() if seconds is not None), default=None)
 
@@ -85,22 +90,23 @@ def _carry(run: Run, job: Job, shard: Shard, halt: threading.Event) -> Reached:
     """Take one shard along until its results are there, it is merged, or it has to wait."""
     if run.stop.is_set() or not goes_on(run, job):
         return Reached(shard, 0.0)
-    if shard.state is ShardState.FETCHED:
-        shard = still_fetched(run, job, shard)
-    while shard.state not in {ShardState.FETCHED, ShardState.MERGED}:
-        if halt.is_set():
-            return Reached(shard, 0.0)
-        before = shard.state
-        try:
-            shard = _SHARD_STEPS[before](run, side_of(job, shard.kind), shard)
-        except NotNow as wait:
-            pace = _pace(run, shard)
-            return Reached(shard, pace if wait.seconds is None else wait.seconds, for_room=wait.seconds is None)
-        except ProviderError as error:
-            return Reached(_as_it_is(run, shard), error=error)
-        if shard.state is before or shard.state is ShardState.UNKNOWN:
-            return Reached(shard, _pace(run, shard))
-    return Reached(shard)
+    reached = Reached(still_fetched(run, job, shard) if shard.state is ShardState.FETCHED else shard)
+    while not reached.held_up and reached.shard.state not in {ShardState.FETCHED, ShardState.MERGED}:
+        reached = Reached(reached.shard, 0.0) if halt.is_set() else _step(run, job, reached.shard)
+    return reached
+
+
+def _step(run: Run, job: Job, shard: Shard) -> Reached:
+    """Take one shard a step further."""
+    try:
+        moved = _SHARD_STEPS[shard.state](run, side_of(job, shard.kind), shard)
+    except NotNow as wait:
+        for_room = wait.seconds is None
+        return Reached(shard, _pace(run, shard) if for_room else wait.seconds, for_room=for_room)
+    except ProviderError as error:
+        return Reached(_as_it_is(run, shard), error=error)
+    stays = moved.state in {shard.state, ShardState.UNKNOWN}
+    return Reached(moved, _pace(run, moved) if stays else None)
 
 
 def _as_it_is(run: Run, shard: Shard) -> Shard:

@@ -76,9 +76,7 @@ class Project:
     def price(self, provider: str, model: str, mode: Mode) -> Price | None:
         """What the model costs in this mode, or None when config.json has no price."""
         entry = self.entry(provider).models.get(model)
-        if entry is None:
-            return None
-        return (entry.batch if mode is Mode.BATCH else entry.standard).as_price()
+        return None if entry is None else entry.price(mode)
 
     def limits(self, provider: str, model: str | None = None) -> Limits:
         """What one shard and the queue may hold: config.json's limits, else the provider's, with a margin on bytes."""

@@ -34,7 +34,7 @@ from batch_jobs.storage import idempotency, jobs
 from batch_jobs.storage.files import adopt, copy_file, remove_tree, sha256_of, store_errors
 from batch_jobs.storage.idempotency import Claim
 from batch_jobs.storage.jobs import Job
-from batch_jobs.table import FileKind, IntakeLimits, Table
+from batch_jobs.table import FileKind, IntakeLimits, Table, free_names
 
 WARM_FROM_BYTES = 8_000_000
 STATUS_FIELD = ""
@@ -331,11 +331,4 @@ def _job(
 def _output_columns(task: Task, columns: tuple[str, ...], task_name: str) -> dict[str, str]:
     """Field -> column name, plus the status column under the empty field; never a name that the file has already."""
     wanted = {**task.output_columns, STATUS_FIELD: f"{task_name}_status"}
-    taken, chosen = set(columns), {}
-    for field, name in wanted.items():
-        free, number = name, 2
-        while free in taken:
-            free, number = f"{name}_{number}", number + 1
-        taken.add(free)
-        chosen[field] = free
-    return chosen
+    return dict(zip(wanted, free_names(wanted.values(), columns), strict=True))

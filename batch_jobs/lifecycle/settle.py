@@ -58,19 +58,25 @@ def failed(
     """
     if kind is AskKind.ANSWER and result.outcome is Outcome.INVALID:
         return _invalid(result, record, draft, rules, bounds)
-    if kind is AskKind.BUNDLE:
-        decision = after_bundle(result, last_round=bounds.last_ask, cancelling=bounds.cancelling)
-    else:
-        unclear = kind is AskKind.JUDGE and result.outcome is Outcome.INVALID
-        last_round = bounds.last_ask if unclear else bounds.last_try
-        decision = after_attempt(result, record.last_outcome, last_round=last_round, cancelling=bounds.cancelling)
-    detail = f"the judge: {result.detail}" if kind is AskKind.JUDGE else result.detail
+    if kind is AskKind.JUDGE:
+        result = replace(result, detail=f"the judge: {result.detail}")
+    decision = _next(kind, result, record.last_outcome, bounds)
     final = result.outcome if decision is Next.FINAL else None
-    last = _remembered(kind, result.outcome, record.last_outcome) if final is None else final
-    paused_by = (detail or result.code) if decision is Next.PAUSE else None
+    last = final or _remembered(kind, result.outcome, record.last_outcome)
     return Step(
-        Ending(record.item, last, final, result.code, detail), draft if kind is AskKind.JUDGE else None, paused_by
+        Ending(record.item, last, final, result.code, result.detail),
+        draft=draft if kind is AskKind.JUDGE else None,
+        paused_by=(result.detail or result.code) if decision is Next.PAUSE else None,
     )
+
+
+def _next(kind: AskKind, result: ItemResult, before: Outcome | None, bounds: Bounds) -> Next:
+    """What becomes of the item; a judge's answer that is no verdict counts as asked, not as failed."""
+    if kind is AskKind.BUNDLE:
+        return after_bundle(result, last_round=bounds.last_ask, cancelling=bounds.cancelling)
+    unclear = kind is AskKind.JUDGE and result.outcome is Outcome.INVALID
+    last_round = bounds.last_ask if unclear else bounds.last_try
+    return after_attempt(result, before, last_round=last_round, cancelling=bounds.cancelling)
 
 
 def _remembered(kind: AskKind, now: Outcome, before: Outcome | None) -> Outcome:

@@ -9,11 +9,12 @@ import io
 import logging
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_jobs.output.report_facts import Judged, Latency, Pace, ShardLine
 from batch_jobs.output.report_words import latency_text
@@ -89,6 +90,14 @@ class _Unit:
 
     word: str
     seconds: float
+
+
+class _Span(NamedTuple):
+    """Of time, in seconds since the start, and what went on in it."""
+
+    name: str
+    start: float
+    end: float
 
 
 def _unit(seconds: float) -> _Unit:
@@ -191,31 +200,40 @@ def _latency_axis(axes: Axes, latency: Latency) -> None:
 
 def batches_chart(batches: Sequence[ShardLine]) -> Chart | None:
     """When each provider batch was under way; their durations where there are many. None before any has ended."""
-    ended = [line for line in batches if line.seconds is not None]
-    if not ended:
+    spans = _spans(batches)
+    if not spans:
         return None
-    times = sorted(line.seconds or 0.0 for line in ended)
+    times = sorted(span.end - span.start for span in spans)
     title = "Batches, from submission to their end"
     text = (
-        f"{count(len(ended), 'batch')}: the quickest took {duration(times[0])}, "
+        f"{count(len(times), 'batch')}: the quickest took {duration(times[0])}, "
         f"the middle one {duration(times[len(times) // 2])}, the slowest {duration(times[-1])}."
     )
-    if len(ended) > MOST_BARS:
-        return Chart("batches", title, text, _svg("batches", title, lambda axes: _durations(axes, times)))
-    unit = _unit(max(line.ended or 0.0 for line in ended))
+    if len(spans) > MOST_BARS:
+        return Chart("batches", title, text, _svg("batches", title, partial(_durations, times=times)))
+    height = max(HEIGHT_INCHES, 0.9 + 0.25 * len(spans))
+    return Chart("batches", title, text, _svg("batches", title, partial(_bars, spans=spans), height))
 
-    def draw(axes: Axes) -> None:
-        names = [f"round {line.round + 1}, no. {line.shard + 1}" for line in ended]
-        starts = [(line.sent or 0.0) / unit.seconds for line in ended]
-        lengths = [(line.seconds or 0.0) / unit.seconds for line in ended]
-        axes.barh(range(len(ended)), lengths, left=starts, color=ACCENT, height=0.6)
-        axes.set_yticks(range(len(ended)), names)
-        axes.invert_yaxis()
-        axes.grid(False, axis="y")
-        _time_axis(axes, unit, max(line.ended or 0.0 for line in ended))
 
-    height = max(HEIGHT_INCHES, 0.9 + 0.25 * len(ended))
-    return Chart("batches", title, text, _svg("batches", title, draw, height))
+def _spans(batches: Iterable[ShardLine]) -> list[_Span]:
+    """When those that have ended were under way."""
+    return [
+        _Span(f"round {line.round + 1}, no. {line.shard + 1}", line.sent, line.ended)
+        for line in batches
+        if line.sent is not None and line.ended is not None
+    ]
+
+
+def _bars(axes: Axes, spans: Sequence[_Span]) -> None:
+    last = max(span.end for span in spans)
+    unit = _unit(last)
+    starts = [span.start / unit.seconds for span in spans]
+    lengths = [(span.end - span.start) / unit.seconds for span in spans]
+    axes.barh(range(len(spans)), lengths, left=starts, color=ACCENT, height=0.6)
+    axes.set_yticks(range(len(spans)), [span.name for span in spans])
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    _time_axis(axes, unit, last)
 
 
 def _durations(axes: Axes, times: Sequence[float]) -> None:

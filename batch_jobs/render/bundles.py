@@ -123,13 +123,7 @@ def parts_of(output: OutputSchema, text: str, members: Sequence[int]) -> Parts:
     Raises:
         ValueError: it is no list of answers at all.
     """
-    try:
-        entries = orjson.loads(without_fence(text.strip()))[RESULTS]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise ValueError(f'no JSON object with "{RESULTS}"') from None
-    if not isinstance(entries, list):
-        raise ValueError(f'"{RESULTS}" is no list')
-    parts, asked = Parts(), {str(item): item for item in members}
+    entries, parts, asked = _entries(text), Parts(), {str(item): item for item in members}
     ids = [str(entry.get(ID)) if isinstance(entry, dict) else "" for entry in entries]
     times = Counter(ids)
     for name, entry in zip(ids, entries, strict=True):
@@ -143,6 +137,16 @@ def parts_of(output: OutputSchema, text: str, members: Sequence[int]) -> Parts:
         if item not in parts.answers and item not in parts.faults:
             parts.faults[item] = "left_out", "the answer to several rows leaves this one out"
     return parts
+
+
+def _entries(text: str) -> list[Any]:
+    try:
+        entries = orjson.loads(without_fence(text.strip()))[RESULTS]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f'no JSON object with "{RESULTS}"') from None
+    if not isinstance(entries, list):
+        raise ValueError(f'"{RESULTS}" is no list')
+    return entries
 
 
 def _take(parts: Parts, output: OutputSchema, item: int, entry: dict[str, Any]) -> None:

@@ -153,13 +153,14 @@ def load_judge(path: Path, answer: OutputSchema) -> JudgePrompt:
         ConfigError: it is no such file; says where and what is wrong with it.
     """
     found = read_yaml(path, path.read_bytes())
-    inside = bool(text_of(path, found, JUDGE))
-    system = "" if inside else text_of(path, found, "system")
-    user = text_of(path, found, JUDGE if inside else "user")
+    if user := text_of(path, found, JUDGE):
+        key, system, own = JUDGE, "", None
+    else:
+        key, system, own = "user", text_of(path, found, "system"), found.get("schema")
+        user = text_of(path, found, key)
     if f"{{{ANSWER}}}" not in user:
-        raise ConfigError(f"{path}: the judge has to see {{{ANSWER}}}; put it into {JUDGE if inside else 'user'}")
+        raise ConfigError(f"{path}: the judge has to see {{{ANSWER}}}; put it into {key}")
     _check(path, system)
-    own = None if inside else found.get("schema")
     schema, _, files = schema_of(path, own) if own else (VERDICT, (), (path,))
     try:
         output = JsonOutput(schema, "Verdict")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 
-from batch_jobs.render.schema_source import model_classes, parsed
+from batch_jobs.render.schema_source import model_classes, names_of, parsed
 
 CONFIG = "ConfigDict"
 
@@ -19,10 +19,11 @@ def closed(source: str) -> str:
         source: that `check_source` has let pass.
     """
     tree = parsed(source)
+    imported = names_of(tree, CONFIG)
     lines, changed = source.split("\n"), False
     for model in reversed(list(model_classes(tree))):  # from the end, so that line numbers above stay true
-        changed |= _close(model, lines, _config_name(tree))
-    if changed and _config_name(tree) == CONFIG and not _imports_config(tree):
+        changed |= _close(model, lines, imported[0] if imported else CONFIG)
+    if changed and not imported:
         lines.insert(_after_imports(tree), f"from pydantic import {CONFIG}")
     return "\n".join(lines)
 
@@ -54,37 +55,25 @@ def _setting(model: ast.ClassDef) -> ast.Assign | ast.AnnAssign | None:
 
 
 def _say_forbid(setting: ast.Assign | ast.AnnAssign, lines: list[str]) -> bool:
-    """Put `extra="forbid"` into a model's own setting."""
-    value, forbid = setting.value, ast.Constant("forbid")
-    if isinstance(value, ast.Call):
-        found = next((word for word in value.keywords if word.arg == "extra"), None)
-        if found is not None and isinstance(found.value, ast.Constant) and found.value.value == "forbid":
-            return False
-        others = [word for word in value.keywords if word.arg != "extra"]
-        value.keywords = [ast.keyword("extra", forbid), *others]
-    elif isinstance(value, ast.Dict):
-        pairs = zip(value.keys, value.values, strict=True)
-        others_of = [pair for pair in pairs if not (isinstance(pair[0], ast.Constant) and pair[0].value == "extra")]
-        value.keys = [ast.Constant("extra"), *(key for key, _ in others_of)]
-        value.values = [forbid, *(part for _, part in others_of)]
+    """Put `extra="forbid"` into a model's own setting; returns whether a line changed."""
+    forbid = ast.Constant("forbid")
+    match setting.value:
+        case ast.Call(keywords=words) as call:
+            if any(word.arg == "extra" and _constant(word.value) == "forbid" for word in words):
+                return False
+            call.keywords = [ast.keyword("extra", forbid), *(word for word in words if word.arg != "extra")]
+        case ast.Dict(keys=keys, values=values) as pairs:
+            others = [(key, value) for key, value in zip(keys, values, strict=True) if _constant(key) != "extra"]
+            pairs.keys = [ast.Constant("extra"), *(key for key, _ in others)]
+            pairs.values = [forbid, *(value for _, value in others)]
     indent = " " * setting.col_offset
     lines[setting.lineno - 1 : setting.end_lineno] = [indent + ast.unparse(setting)]
     return True
 
 
-def _config_name(tree: ast.Module) -> str:
-    """What ConfigDict is called here."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module == "pydantic":
-            for alias in node.names:
-                if alias.name == CONFIG:
-                    return alias.asname or alias.name
-    return CONFIG
-
-
-def _imports_config(tree: ast.Module) -> bool:
-    imports = (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "pydantic")
-    return any(alias.name == CONFIG for node in imports for alias in node.names)
+def _constant(node: ast.expr | None) -> object:
+    """What an expression is written as; None where it is no constant."""
+    return node.value if isinstance(node, ast.Constant) else None
 
 
 def _after_imports(tree: ast.Module) -> int:

@@ -241,14 +241,16 @@ class _Reader:
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         match self._meaning(node.value):
             case "typing.Literal":
-                return [problem for part in parts for problem in self._problems_of_value(part)]
+                return self._problems_of_values(parts)
             case "typing.Annotated":
-                further = [problem for part in parts[1:] for problem in self._problems_of_value(part)]
-                return self._problems_of_type(parts[0]) + further
+                return self._problems_of_type(parts[0]) + self._problems_of_values(parts[1:])
             case "typing.Final" | "typing.ClassVar":
-                return [problem for part in parts for problem in self._problems_of_type(part)]
+                return self._problems_of_types(parts)
         types = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is Ellipsis)]
-        return self._problems_of_type(node.value) + [found for part in types for found in self._problems_of_type(part)]
+        return self._problems_of_types([node.value, *types])
+
+    def _problems_of_types(self, parts: Sequence[ast.expr]) -> list[str]:
+        return [problem for part in parts for problem in self._problems_of_type(part)]
 
     def _value(self, node: ast.expr) -> None:
         for problem in self._problems_of_value(node):
@@ -262,7 +264,7 @@ class _Reader:
             case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
                 return self._problems_of_values(parts)
             case ast.Dict(keys=keys, values=values) if None not in keys:
-                return self._problems_of_values([*(key for key in keys if key is not None), *values])
+                return self._problems_of_values([*filter(None, keys), *values])
             case ast.Name() | ast.Attribute() if self._meaning(node) is not None:
                 return []
             case ast.Call() if self._meaning(node.func) in CALLED and all(word.arg for word in node.keywords):
@@ -293,14 +295,17 @@ def _listed(module: str) -> str:
     return ", ".join(sorted(name.partition(".")[2] for name in KNOWN if name.startswith(f"{module}.")))
 
 
+def names_of(tree: ast.Module, imported: str) -> list[str]:
+    """What a module calls something that it imports from pydantic, in order."""
+    froms = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "pydantic"]
+    return [alias.asname or alias.name for node in froms for alias in node.names if alias.name == imported]
+
+
 def model_classes(tree: ast.Module) -> Iterator[ast.ClassDef]:
     """The classes that are derived from pydantic's BaseModel itself, whatever name it was imported by."""
-    names = {"pydantic.BaseModel"}
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module == "pydantic":
-            names |= {alias.asname or alias.name for alias in node.names if alias.name == "BaseModel"}
-        elif isinstance(node, ast.Import):
-            names |= {f"{alias.asname or alias.name}.BaseModel" for alias in node.names if alias.name == "pydantic"}
+    imports = [alias for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    modules = ["pydantic", *(alias.asname or alias.name for alias in imports if alias.name == "pydantic")]
+    names = {*names_of(tree, "BaseModel"), *(f"{module}.BaseModel" for module in modules)}
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base) in names for base in node.bases):
             yield node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -121,30 +121,27 @@ def costs_of(project: Project, job: Job, spends: Sequence[Spend]) -> Costs:
     """What the calls cost, and what their tokens cost by batch and at once, at the prices of config.json."""
     models = dict.fromkeys([*(spend.model for spend in spends), job.model])
     entries = {model: entry for model in models if (entry := _entry(project, job, model)) is not None}
-    priced = all(spend.model in entries for spend in spends) and job.model in entries
-
-    def sum_of(mode: Mode) -> float | None:
-        if not priced:
-            return None
-        return sum(
-            calls.cost_of(
-                Usage(spend.input_tokens, spend.cached_tokens, spend.output_tokens),
-                (entry.batch if mode is Mode.BATCH else entry.standard).as_price(),
-            )
-            for spend in spends
-            for entry in (entries[spend.model],)
-        )
-
+    priced = len(entries) == len(models)
     return Costs(
         mode=job.mode,
         paid_usd=sum(spend.cost_usd for spend in spends) if priced else None,
-        batch_usd=sum_of(Mode.BATCH),
-        concurrent_usd=sum_of(Mode.CONCURRENT),
+        batch_usd=_usd(spends, entries, Mode.BATCH) if priced else None,
+        concurrent_usd=_usd(spends, entries, Mode.CONCURRENT) if priced else None,
         spends=tuple(spends),
         prices=tuple(
-            PriceLine(model, entry.batch.as_price(), entry.standard.as_price(), entry.source, entry.date)
+            PriceLine(model, entry.price(Mode.BATCH), entry.price(Mode.CONCURRENT), entry.source, entry.date)
             for model, entry in entries.items()
         ),
+    )
+
+
+def _usd(spends: Sequence[Spend], entries: Mapping[str, ModelEntry], mode: Mode) -> float:
+    """What the tokens of the calls cost in one mode."""
+    return sum(
+        calls.cost_of(
+            Usage(spend.input_tokens, spend.cached_tokens, spend.output_tokens), entries[spend.model].price(mode)
+        )
+        for spend in spends
     )
 
 
@@ -190,19 +187,21 @@ def _pool(project: Project, job: Job, *, known: bool) -> tuple[tuple[str, str], 
 def _way(connection: Connection, job: Job, of_job: list[Shard], begun: float, pool: tuple[tuple[str, str], ...]) -> Way:
     assert job.plan is not None
     sent = [shard for shard in of_job if not shard.split]
-    ended = statistics.ended_in_rounds(connection, job.task_id)
-    rounds = []
-    for number in sorted({*(shard.round for shard in sent), *ended}):
-        mine = [shard.requests for shard in sent if shard.round == number]
-        rounds.append(RoundLine(number, len(mine), sum(mine), *ended.get(number, (0, 0))))
     return Way(
-        rounds=tuple(rounds),
+        rounds=tuple(_rounds(sent, statistics.ended_in_rounds(connection, job.task_id))),
         batches=tuple(_line(shard, begun) for shard in sent[:SHOWN_BATCHES]),
         batches_in_all=len(sent),
         waves=int(job.plan.get("waves", 1)),
         attempts=tuple(statistics.attempts(connection, job.task_id)),
         pool=pool,
     )
+
+
+def _rounds(sent: Sequence[Shard], ended: Mapping[int, tuple[int, int]]) -> Iterator[RoundLine]:
+    """Each round in which something was sent or ended; `ended` as answered and failed items by round."""
+    for number in sorted({*(shard.round for shard in sent), *ended}):
+        requests = [shard.requests for shard in sent if shard.round == number]
+        yield RoundLine(number, len(requests), sum(requests), *ended.get(number, (0, 0)))
 
 
 _ASKS = {AskKind.ANSWER: "answers", AskKind.BUNDLE: "answers together", AskKind.JUDGE: "verdicts"}

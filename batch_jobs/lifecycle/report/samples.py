@@ -9,7 +9,6 @@ from typing import Any
 from batch_jobs.lifecycle.cells import answer_fields, answers_to, reason_of
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.report.rows import ANSWERED, KNOWN, OPEN, Rows
-from batch_jobs.models import Outcome
 from batch_jobs.output.report_facts import Sample
 from batch_jobs.render.answers import cell_text
 from batch_jobs.render.items import PlannedRow, read_rows, row_ranges
@@ -21,7 +20,6 @@ FAILED_SAMPLES = 6
 CELL_CHARS = 700
 SHOWN_COLUMNS = 12
 _STATES = {ANSWERED: "answered", KNOWN: "answered", OPEN: "open"}
-Failures = dict[int, tuple[Outcome, str, str]]
 
 
 def samples_of(project: Project, job: Job, rows: Rows) -> tuple[Sample, ...]:
@@ -29,33 +27,24 @@ def samples_of(project: Project, job: Job, rows: Rows) -> tuple[Sample, ...]:
     chosen = rows.sample(SAMPLES, FAILED_SAMPLES)
     columns = shown_columns(project, job)
     planned, cells = _read(project, job, chosen, columns)
+    states = [_STATES.get(int(rows.codes[place]), "failed") for place in chosen]
     numbers = [row.item for row in planned if row.item is not None]
     with project.ledger.read() as connection:
-        records = items.some(connection, job.task_id, numbers)
-        judged = statistics.has_drafts(connection, job.task_id)
-        said = statistics.said_by_judge(connection, job.task_id, numbers) if judged else {}
-    failures: Failures = {
-        number: (record.outcome, record.code, record.detail)
-        for number, record in records.items()
-        if record.outcome is not None and record.outcome is not Outcome.SUCCEEDED
-    }
-    answered = [row for row, place in zip(planned, chosen, strict=True) if int(rows.codes[place]) in (ANSWERED, KNOWN)]
+        failures = items.failures(connection, job.task_id, numbers)
+        said = statistics.said_by_judge(connection, job.task_id, numbers)
+    answered = [row for row, state in zip(planned, states, strict=True) if state == "answered"]
     answers = answers_to(project.cache, project.workspace.call_cache, answered, failures)
-    found = []
-    for row, place, texts in zip(planned, chosen, cells, strict=True):
-        state = _STATES.get(int(rows.codes[place]), "failed")
-        answer = answers.get(row.fingerprint or b"", {}) if state == "answered" else {}
-        found.append(
-            Sample(
-                number=row.number,
-                state=state,
-                reason="" if state == "open" else reason_of(row, failures) or "",
-                inputs=tuple(zip(columns, map(shortened, texts), strict=True)),
-                answers=_answers(job, answer) if state == "answered" else (),
-                verdict=_verdict(said.get(-1 if row.item is None else row.item)),
-            )
+    return tuple(
+        Sample(
+            number=row.number,
+            state=state,
+            reason="" if state == "open" else reason_of(row, failures) or "",
+            inputs=tuple(zip(columns, map(shortened, texts), strict=True)),
+            answers=_answers(job, answers.get(row.fingerprint or b"", {})) if state == "answered" else (),
+            verdict=None if row.item is None else _verdict(said.get(row.item)),
         )
-    return tuple(found)
+        for row, state, texts in zip(planned, states, cells, strict=True)
+    )
 
 
 def shown_columns(project: Project, job: Job) -> list[str]:
