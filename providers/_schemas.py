@@ -215,14 +215,18 @@ def _alone(node: Any, root: Schema, open_refs: frozenset[str]) -> Any:
         return [_alone(part, root, open_refs) for part in node]
     if not isinstance(node, dict):
         return node
-    ref = node.get("$ref")
-    if not isinstance(ref, str):
-        return {key: _alone(part, root, open_refs) for key, part in node.items()}
+    if isinstance(node.get("$ref"), str):
+        return _alone_ref(node, root, open_refs)
+    return {key: _alone(part, root, open_refs) for key, part in node.items()}
+
+
+def _alone_ref(node: Schema, root: Schema, open_refs: frozenset[str]) -> Schema:
+    """A reference with nothing beside it, or to nothing, stays as it is."""
+    ref = node["$ref"]
     beside = {key: part for key, part in node.items() if not key.startswith("$")}
     target = _resolve(root, ref)
     if not beside or not isinstance(target, dict):
         return node
     if ref in open_refs:
         return {key: part for key, part in node.items() if key.startswith("$")}
-    opened = _alone(target, root, open_refs | {ref})
-    return {**opened, **{key: _alone(part, root, open_refs) for key, part in beside.items()}}
+    return {**_alone(target, root, open_refs | {ref}), **_alone(beside, root, open_refs)}

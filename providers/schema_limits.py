@@ -7,7 +7,7 @@ steers the model. Sources stand with each table; numbers are the providers' publ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batch_jobs.models import Dialect
@@ -27,6 +27,8 @@ GEMINI_IGNORES = NOT_IN_STRICT - {"prefixItems"}
 MAX_NODES = 50_000
 """A schema that unfolds to more is judged by its beginning."""
 ANY_KIND = frozenset({"type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref"})
+_LISTS = {"anyOf": "", "oneOf": "", "allOf": "", "prefixItems": "[]"}
+"""Keywords with a list of schemas, and what each adds to the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class _Node:
     depth: int = 0
     optional: bool = False
     cycle: bool = False
+
+    def field_of(self, name: str) -> str:
+        """The field that a property of it is."""
+        return f"{self.field}.{name}" if self.field else name
 
 
 def findings(dialect: Dialect, schema: Schema) -> list[Finding]:
@@ -99,21 +105,22 @@ def _target(root: Schema, ref: str) -> Schema:
 def _parts(node: _Node) -> Iterator[_Node]:
     schema, required = node.schema, node.schema.get("required", ())
     for name, part in _schemas(schema.get("properties")):
-        field = f"{node.field}.{name}" if node.field else name
-        yield _Node(field, part, node.depth + 1, node.optional or name not in required)
-    for keyword in ("anyOf", "oneOf", "allOf", "prefixItems"):
-        for part in schema.get(keyword) or () if isinstance(schema.get(keyword), list) else ():
-            if isinstance(part, dict):
-                yield _Node(
-                    f"{node.field}[]" if keyword == "prefixItems" else node.field, part, node.depth, node.optional
-                )
+        yield _Node(node.field_of(name), part, node.depth + 1, node.optional or name not in required)
+    for keyword, suffix in _LISTS.items():
+        for part in _listed(schema.get(keyword)):
+            yield replace(node, field=node.field + suffix, schema=part)
     if isinstance(schema.get("items"), dict):
-        yield _Node(f"{node.field}[]", schema["items"], node.depth, node.optional)
+        yield replace(node, field=f"{node.field}[]", schema=schema["items"])
 
 
 def _schemas(properties: object) -> Iterator[tuple[str, Schema]]:
     if isinstance(properties, dict):
         yield from ((name, part) for name, part in properties.items() if isinstance(part, dict))
+
+
+def _listed(parts: object) -> Iterator[Schema]:
+    if isinstance(parts, list):
+        yield from (part for part in parts if isinstance(part, dict))
 
 
 def _openai(schema: Schema, nodes: list[_Node]) -> Iterator[Finding]:
@@ -175,7 +182,7 @@ def _anthropic(schema: Schema, nodes: list[_Node]) -> Iterator[Finding]:
     for node in nodes:
         yield from _anthropic_node(node)
     optional = [
-        f"{node.field}.{name}".lstrip(".")
+        node.field_of(name)
         for node in nodes
         for name, _ in _schemas(node.schema.get("properties"))
         if name not in node.schema.get("required", ())

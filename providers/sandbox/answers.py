@@ -42,16 +42,9 @@ def compose(
         faults: those that the request meets; some of them spoil the answer.
         judging: how verdicts fall.
     """
-    met = faults or {}
-    refused = FaultKind.ITEM_REFUSED in met
-    said = None if refused else _said(ask, met, judging or Judging())
-    text = REFUSAL if refused else _spoilt(said if isinstance(said, str) else _json(said), met)
-    finish = Finish.REFUSED if refused else Finish.STOP
-    if FaultKind.ITEM_TRUNCATED in met:
-        text, finish = text[: max(1, len(text) // 2)], Finish.LENGTH
-    elif ask.max_tokens is not None and tokens(text) > ask.max_tokens:
-        text, finish = text[: ask.max_tokens * CHARS_PER_TOKEN], Finish.LENGTH
-    cached = cached or Cached()
+    met, cached = faults or {}, cached or Cached()
+    said = _said(ask, met, judging or Judging())
+    text, finish = _handed_out(said, met, ask.max_tokens)
     whole = finish is Finish.STOP and FaultKind.ITEM_INVALID_JSON not in met
     verdicts = _verdicts(ask, said) if whole else []
     return Answer(
@@ -68,7 +61,9 @@ def compose(
 
 
 def _said(ask: Ask, met: Mapping[FaultKind, Fault], judging: Judging) -> object:
-    """What the model says: a value in the form that was asked for; without any form a text."""
+    """What the model says: a value in the form that was asked for; without any form, or where it refuses, a text."""
+    if FaultKind.ITEM_REFUSED in met:
+        return REFUSAL
     record = ask.text if ask.record is None else ask.record
     if ask.schema is None:
         return " ".join(sentences(data_point(record))[:2]) + (" (revised)" if ask.answers_before else "")
@@ -104,9 +99,19 @@ def _verdicts(ask: Ask, said: object) -> list[object]:
     return [each.get("verdict") for each in said["results"]] if form is not None and is_judge(form) else []
 
 
+def _handed_out(said: object, met: Mapping[FaultKind, Fault], max_tokens: int | None) -> tuple[str, Finish]:
+    """What comes of what the model says, and why it ends there: a fault may spoil it or cut it, or its room ends."""
+    text = _spoilt(said if isinstance(said, str) else _json(said), met)
+    if FaultKind.ITEM_TRUNCATED in met:
+        return text[: max(1, len(text) // 2)], Finish.LENGTH
+    if max_tokens is not None and tokens(text) > max_tokens:
+        return text[: max_tokens * CHARS_PER_TOKEN], Finish.LENGTH
+    return text, Finish.REFUSED if FaultKind.ITEM_REFUSED in met else Finish.STOP
+
+
 def _spoilt(text: str, met: Mapping[FaultKind, Fault]) -> str:
     fault = met.get(FaultKind.ITEM_INVALID_JSON)
-    if fault is None:
+    if fault is None or FaultKind.ITEM_REFUSED in met:
         return text
     if fault.code == "schema":
         return '{"simulated_other_shape": true}'

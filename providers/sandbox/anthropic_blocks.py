@@ -57,14 +57,14 @@ def turns_problem(turns: list[Body]) -> Problem | None:
 
 def marks_of(body: Body) -> tuple[tuple[Mark, ...], tuple[int, ...]]:
     """Give the marks of a body, and where its blocks end; both empty where nothing is marked."""
-    contents = [body.get("system"), *(turn["content"] for turn in body["messages"])]
-    if not body.get("cache_control") and not any(_controlled(content) for content in contents):
+    whole = body.get("cache_control")
+    if not whole and not any(_controlled(content) for _, content in _contents(body)):
         return (), ()
     found = list(_ends(body))
-    marks = [Mark(end, control.get("ttl") or "5m") for end, control in found if control]
-    if top := body.get("cache_control"):
-        marks.append(Mark(found[-1][0], top.get("ttl") or "5m"))
-    return (tuple(marks), tuple(dict.fromkeys(end for end, _ in found))) if marks else ((), ())
+    if whole:
+        found.append((found[-1][0], whole))
+    marks = tuple(Mark(end, _ttl(control)) for end, control in found if control)
+    return (marks, tuple(dict.fromkeys(end for end, _ in found))) if marks else ((), ())
 
 
 def _contents(body: Body) -> Iterator[tuple[int, object]]:
@@ -124,6 +124,11 @@ def _block_problem(where: str, block: object) -> Problem | None:
     return None
 
 
+def _ttl(control: Body) -> str:
+    """How long a control wants to keep; five minutes where it does not say."""
+    return control.get("ttl") or "5m"
+
+
 def _controls_problem(controls: list[tuple[str, Body]]) -> Problem | None:
     """Find a control of another kind, too many of them, and an hour after five minutes."""
     shorter = False
@@ -133,7 +138,7 @@ def _controls_problem(controls: list[tuple[str, Body]]) -> Problem | None:
             return Problem(400, message)
         if extra := control.keys() - {"type", "ttl"}:
             return Problem(400, f"{where}.ephemeral.{min(extra)}: Extra inputs are not permitted")
-        ttl = control.get("ttl") or "5m"
+        ttl = _ttl(control)
         if ttl not in TTL_SECONDS:
             return Problem(400, f"{where}.ephemeral.ttl: Input should be '5m' or '1h'")
         if ttl == "1h" and shorter:

@@ -17,7 +17,7 @@ from .batches import whole_number
 from .behaviour import Route
 from .cached_contents import CachedContent
 from .gemini_files import FILES_WIRE
-from .gemini_wire import contents_problem, field_of, turns_of, unknown_field, word_of
+from .gemini_wire import contents_problem, field_of, turns_of, unknown_field, unknown_in, word_of
 from .gemini_words import rfc3339
 from .handling import Incoming, add_route, reply
 from .limits import camel
@@ -112,8 +112,8 @@ def _content(box: Sandbox, incoming: Incoming) -> CachedContent:
 
 
 def _problem(body: Body) -> Problem | None:
-    if unknown := sorted(name for name in body if camel(name) not in FIELDS):
-        return unknown_field(unknown[0], " at 'cached_content'")
+    if problem := unknown_in(body, FIELDS, " at 'cached_content'"):
+        return problem
     if not word_of(body, "model").startswith("models/"):
         message = "* CreateCachedContentRequest.cached_content.model: unexpected model name format"
         return Problem(400, message)

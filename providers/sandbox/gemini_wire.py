@@ -5,7 +5,7 @@ Requests are read in REST camelCase; proto JSON takes the snake_case names too, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
 
@@ -13,7 +13,7 @@ from batch_jobs.models import Dialect
 
 from .limits import GEMINI_FIELDS, GEMINI_GENERATION_FIELDS, GEMINI_PART_FIELDS, camel
 from .openai_wire import texts_of
-from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, talk
+from .wire import ANY_JSON, Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, first_of, talk
 
 _STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -54,32 +54,24 @@ class GeminiWire:
         return str(item.get("key", "")), item["request"]
 
     def check(self, body: Body, place: Place) -> Problem | None:
-        """Find unknown and missing fields."""
+        """Find unknown and missing fields, and those that do not go together."""
         del place
-        unknown = sorted(name for name in body if camel(name) not in GEMINI_FIELDS)
-        if unknown:
-            return unknown_field(unknown[0], "")
-        config = field_of(body, "generationConfig")
-        unknown = sorted(name for name in config if camel(name) not in GEMINI_GENERATION_FIELDS)
-        if unknown:
-            return unknown_field(unknown[0], " at 'generation_config'")
-        problem = contents_problem(body, "GenerateContentRequest") or _held_problem(body)
-        if problem is not None:
+        if problem := unknown_in(body, GEMINI_FIELDS, ""):
             return problem
-        names = {camel(name) for name in config}
-        if {"responseSchema", "responseJsonSchema"} <= names:
-            return Problem(400, "Only one of response_schema and response_json_schema may be set.")
-        wants_schema = names & {"responseSchema", "responseJsonSchema"}
-        if wants_schema and word_of(config, "responseMimeType") != "application/json":
-            return Problem(400, "Structured output needs response_mime_type 'application/json'.")
-        return None
+        config = field_of(body, "generationConfig")
+        return (
+            unknown_in(config, GEMINI_GENERATION_FIELDS, " at 'generation_config'")
+            or contents_problem(body, "GenerateContentRequest")
+            or _held_problem(body)
+            or _schema_problem(config)
+        )
 
     def ask(self, body: Body, place: Place) -> Ask:
         """Read a generateContent body; the model comes from the URL or from the batch."""
         config = field_of(body, "generationConfig")
         schema = field_of(config, "responseJsonSchema") or field_of(config, "responseSchema") or None
         if schema is None and word_of(config, "responseMimeType") == "application/json":
-            schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+            schema = ANY_JSON
         limit = word_of(config, "maxOutputTokens")
         said = talk([(turn.get("role") == "model", texts_of(turn.get("parts"))) for turn in turns_of(body)])
         return Ask(
@@ -176,6 +168,12 @@ def unknown_field(name: str, where: str) -> Problem:
     return Problem(400, f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.')
 
 
+def unknown_in(names: Iterable[str], known: frozenset[str], where: str) -> Problem | None:
+    """Find the first of the names, by the alphabet, that is none of the known fields in either spelling."""
+    unknown = [name for name in names if camel(name) not in known]
+    return unknown_field(min(unknown), where) if unknown else None
+
+
 def turns_of(body: Body) -> list[Body]:
     """Give the turns of a conversation, which may be written as one."""
     contents = body.get("contents") or []
@@ -193,18 +191,32 @@ def contents_problem(body: Body, where: str, *, needs_question: bool = True) -> 
     turns = turns_of(body)
     if not turns and needs_question:
         return Problem(400, f"* {where}.contents: contents is not specified")
-    for at, turn in enumerate(turns):
-        if extra := turn.keys() - {"role", "parts"}:
-            return unknown_field(min(extra), f" at 'contents[{at}]'")
-        if turn.get("role", "user") not in {"user", "model"}:
-            return Problem(400, "Please use a valid role: user, model.")
-        if not turn.get("parts"):
-            return Problem(400, f"* {where}.contents[{at}].parts: contents.parts must not be empty.")
-        for number, part in enumerate(turn["parts"] if isinstance(turn["parts"], list) else ()):
-            if extra := {name for name in part if camel(name) not in GEMINI_PART_FIELDS}:
-                return unknown_field(min(extra), f" at 'contents[{at}].parts[{number}]'")
+    if problem := first_of(_turn_problem(turn, where, f"contents[{at}]") for at, turn in enumerate(turns)):
+        return problem
     if needs_question and turns[-1].get("role") == "model":
         return Problem(400, "Please ensure that multiturn requests end with a user role or a function response.")
+    return None
+
+
+def _turn_problem(turn: Body, where: str, at: str) -> Problem | None:
+    if extra := turn.keys() - {"role", "parts"}:
+        return unknown_field(min(extra), f" at '{at}'")
+    if turn.get("role", "user") not in {"user", "model"}:
+        return Problem(400, "Please use a valid role: user, model.")
+    if not turn.get("parts"):
+        return Problem(400, f"* {where}.{at}.parts: contents.parts must not be empty.")
+    parts = turn["parts"] if isinstance(turn["parts"], list) else ()
+    return first_of(
+        unknown_in(part, GEMINI_PART_FIELDS, f" at '{at}.parts[{number}]'") for number, part in enumerate(parts)
+    )
+
+
+def _schema_problem(config: Body) -> Problem | None:
+    schemas = {"responseSchema", "responseJsonSchema"} & {camel(name) for name in config}
+    if len(schemas) == 2:
+        return Problem(400, "Only one of response_schema and response_json_schema may be set.")
+    if schemas and word_of(config, "responseMimeType") != "application/json":
+        return Problem(400, "Structured output needs response_mime_type 'application/json'.")
     return None
 
 

@@ -17,7 +17,7 @@ from .calls import single_call
 from .handling import Incoming, add_route, reply
 from .intake import Scan, scan_openai
 from .limits import batch_limits
-from .openai_wire import CHAT, ENDPOINTS, RESPONSES, OpenAIWire
+from .openai_wire import CHAT, ENDPOINTS, RESPONSES, OpenAIWire, missing_parameter, unknown_parameter
 from .records import BatchRow, End, FileRow
 from .sandbox import Sandbox
 from .timeline import FINALIZING_AT, VALIDATED_AT, Stage, ends_at, shows_unknown_state, stage, was_cancelled
@@ -60,7 +60,7 @@ def upload(box: Sandbox, incoming: Incoming) -> Response:
     if purpose != "batch":
         raise Refused(Problem(400, f"'{purpose}' is not one of ['batch'] - 'purpose'", param="purpose"))
     if incoming.spool is None:
-        raise Refused(Problem(400, "Missing required parameter: 'file'.", "missing_required_parameter", "file"))
+        raise Refused(missing_parameter("file"))
     size = incoming.spool.stat().st_size
     most = batch_limits(WIRE.dialect, box.behaviour).bytes
     if size > most:
@@ -174,10 +174,10 @@ def create(box: Sandbox, incoming: Incoming) -> Response:
 
 def _check_create(body: Body) -> None:
     if unknown := body.keys() - CREATE_FIELDS:
-        raise Refused(Problem(400, f"Unknown parameter: '{min(unknown)}'.", "unknown_parameter", min(unknown)))
+        raise Refused(unknown_parameter(min(unknown)))
     for name in ("input_file_id", "endpoint", "completion_window"):
         if not body.get(name):
-            raise Refused(Problem(400, f"Missing required parameter: '{name}'.", "missing_required_parameter", name))
+            raise Refused(missing_parameter(name))
     if body["completion_window"] != "24h":
         message = f"Invalid value: '{body['completion_window']}'. Supported values are: '24h'."
         raise Refused(Problem(400, message, "invalid_value", "completion_window"))

@@ -15,7 +15,7 @@ import orjson
 from batch_jobs.models import Dialect
 
 from .limits import known_fields
-from .wire import Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, talk
+from .wire import ANY_JSON, Answer, Ask, Body, Finish, Left, Place, Problem, Unrun, first_of, talk
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -24,13 +24,18 @@ ENDPOINTS = (CHAT, RESPONSES)
 _FIXED = frozenset({"system", "developer"})
 _ROLES = _FIXED | {"user", "assistant"}
 _PARTS = {
-    CHAT: {"user": ("text", "image_url", "input_audio", "file"), "assistant": ("text", "refusal")},
+    CHAT: {
+        **dict.fromkeys(_FIXED, ("text",)),
+        "user": ("text", "image_url", "input_audio", "file"),
+        "assistant": ("text", "refusal"),
+    },
     RESPONSES: {
+        **dict.fromkeys(_FIXED, ("input_text",)),
         "user": ("input_text", "input_image", "input_file"),
         "assistant": ("output_text", "refusal"),
     },
 }
-"""The kinds of parts that a message of a role may have; a system message's are of the first kind of a user's."""
+"""The kinds of parts that a message of a role may have."""
 _TURN_KEYS = {
     CHAT: frozenset({"role", "content", "name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call"}),
     RESPONSES: frozenset({"type", "role", "content", "id", "status", "phase"}),
@@ -81,12 +86,12 @@ class OpenAIWire:
         if unknown:
             name = min(unknown)
             if place.endpoint == RESPONSES:
-                return _unknown(name)
+                return unknown_parameter(name)
             return Problem(400, f"Unrecognized request argument supplied: {name}")
         needed = "input" if place.endpoint == RESPONSES else "messages"
         for name in ("model", needed):
             if not body.get(name):
-                return Problem(400, f"Missing required parameter: '{name}'.", "missing_required_parameter", name)
+                return missing_parameter(name)
         if body.get("stream"):
             return Problem(400, "Streaming is not simulated.", param="stream", code="unsupported_value")
         return _turns_problem(body[needed], place.endpoint, needed) or self._schema_problem(body, place.endpoint)
@@ -95,18 +100,23 @@ class OpenAIWire:
         form = _format(body, endpoint)
         if form.get("type") != "json_schema":
             return None
-        param = "text.format" if endpoint == RESPONSES else "response_format"
-        spec = form if endpoint == RESPONSES else form.get("json_schema") or {}
+        spec, param = _spec(form, endpoint), "text.format" if endpoint == RESPONSES else "response_format"
         if not spec.get("name"):
             return Problem(400, f"Missing required parameter: '{param}.name'.", "missing_required_parameter", param)
-        schema = spec.get("schema") or {}
-        fault = strict_fault(schema, ()) if spec.get("strict") and schema != self._strict else None
-        if spec.get("strict") and not fault:
+        fault = self._strict_fault(spec.get("schema") or {}) if spec.get("strict") else None
+        if fault is None:
+            return None
+        message = f"Invalid schema for {param} '{spec['name']}': {fault}"
+        return Problem(400, message, code="invalid_json_schema", param=param)
+
+    def _strict_fault(self, schema: object) -> str | None:
+        """See `strict_fault`; a schema that was found to keep the rules just before is not looked at again."""
+        if schema == self._strict:
+            return None
+        fault = strict_fault(schema, ())
+        if fault is None:
             self._strict = schema
-        if fault:
-            message = f"Invalid schema for {param} '{spec['name']}': {fault}"
-            return Problem(400, message, code="invalid_json_schema", param=param)
-        return None
+        return fault
 
     def ask(self, body: Body, place: Place) -> Ask:
         """Read a chat or responses body."""
@@ -114,12 +124,9 @@ class OpenAIWire:
         if place.endpoint == RESPONSES:
             turns, limit = body["input"], body.get("max_output_tokens")
             turns = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
-            schema = form.get("schema")
         else:
             turns, limit = body["messages"], body.get("max_completion_tokens") or body.get("max_tokens")
-            schema = (form.get("json_schema") or {}).get("schema")
-        if form.get("type") == "json_object":
-            schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+        schema = _spec(form, place.endpoint).get("schema")
         fixed = [str(body.get("instructions") or "")]
         fixed += [texts_of(turn.get("content")) for turn in turns if turn["role"] in _FIXED]
         said = talk([(t["role"] == "assistant", texts_of(t.get("content"))) for t in turns if t["role"] not in _FIXED])
@@ -127,7 +134,7 @@ class OpenAIWire:
             model=str(body["model"]),
             fixed="\n".join(part for part in fixed if part),
             text=said.text,
-            schema=schema,
+            schema=ANY_JSON if form.get("type") == "json_object" else schema,
             max_tokens=limit,
             endpoint=place.endpoint,
             cache_key=str(body.get("prompt_cache_key") or ""),
@@ -202,8 +209,7 @@ def _turns_problem(turns: object, endpoint: str, param: str) -> Problem | None:
         wanted = "an array of objects" if endpoint == CHAT else "one of a string or an array"
         message = f"Invalid type for '{param}': expected {wanted}."
         return Problem(400, message, code="invalid_type", param=param)
-    found = (_turn_problem(turn, endpoint, f"{param}[{at}]") for at, turn in enumerate(turns))
-    return next((problem for problem in found if problem), None)
+    return first_of(_turn_problem(turn, endpoint, f"{param}[{at}]") for at, turn in enumerate(turns))
 
 
 def _turn_problem(turn: object, endpoint: str, param: str) -> Problem | None:
@@ -211,27 +217,33 @@ def _turn_problem(turn: object, endpoint: str, param: str) -> Problem | None:
         return Problem(400, f"Invalid type for '{param}': expected an object.", code="invalid_type", param=param)
     for name in ("role", "content"):
         if turn.get(name) is None:
-            at = f"{param}.{name}"
-            return Problem(400, f"Missing required parameter: '{at}'.", "missing_required_parameter", at)
+            return missing_parameter(f"{param}.{name}")
     if extra := turn.keys() - _TURN_KEYS[endpoint]:
-        return _unknown(f"{param}.{min(extra)}")
+        return unknown_parameter(f"{param}.{min(extra)}")
     role = turn["role"]
     if role not in _ROLES:
         return _invalid(str(role), sorted(_ROLES), f"{param}.role" if endpoint == CHAT else param)
     if isinstance(turn["content"], str):
         return None
-    known = _PARTS[endpoint]["assistant" if role == "assistant" else "user"]
-    known = known[:1] if role in _FIXED else known
-    for number, part in enumerate(turn["content"]):
-        at = f"{param}.content[{number}]"
-        if part.get("type") not in known:
-            return _invalid(str(part.get("type")), known, at)
-        if "text" in part and (extra := part.keys() - _TEXT_KEYS):
-            return _unknown(f"{at}.{min(extra)}")
+    known, parts = _PARTS[endpoint][role], enumerate(turn["content"])
+    return first_of(_part_problem(part, known, f"{param}.content[{number}]") for number, part in parts)
+
+
+def _part_problem(part: Body, known: Sequence[str], param: str) -> Problem | None:
+    if part.get("type") not in known:
+        return _invalid(str(part.get("type")), known, param)
+    if "text" in part and (extra := part.keys() - _TEXT_KEYS):
+        return unknown_parameter(f"{param}.{min(extra)}")
     return None
 
 
-def _unknown(param: str) -> Problem:
+def missing_parameter(param: str) -> Problem:
+    """Say that a parameter is missing."""
+    return Problem(400, f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
+
+
+def unknown_parameter(param: str) -> Problem:
+    """Say that a parameter is unknown."""
     return Problem(400, f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
 
 
@@ -245,6 +257,11 @@ def _invalid(value: str, known: Sequence[str], param: str) -> Problem:
 def _format(body: Body, endpoint: str) -> Body:
     found = (body.get("text") or {}).get("format") if endpoint == RESPONSES else body.get("response_format")
     return cast(Body, found) if isinstance(found, dict) else {}
+
+
+def _spec(form: Body, endpoint: str) -> Body:
+    """The name, the schema and the strictness of a form; responses have them beside its type."""
+    return form if endpoint == RESPONSES else form.get("json_schema") or {}
 
 
 def strict_fault(schema: object, path: tuple[str, ...]) -> str | None:

@@ -12,6 +12,7 @@ import hashlib
 import math
 import re
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -103,7 +104,7 @@ class PromptCache:
 
     def _implicit(self, ask: Ask, owner: str, subject: str, now: float) -> Cached:
         ends = range(FIRST_TOKENS * CHARS_PER_TOKEN, len(ask.fixed) + len(ask.text) + 1, STEP_TOKENS * CHARS_PER_TOKEN)
-        own = ends[: len(range(ends.start, len(ask.fixed) + 1, ends.step))]
+        own = ends[: bisect_right(ends, len(ask.fixed))]
         fixed = self._fixed(ask, owner, own)
         read = own[-1] if own and self._is_there(fixed.keys[-1], subject, now) else 0
         steps = () if read else zip(own, fixed.keys, strict=True)
@@ -122,8 +123,8 @@ class PromptCache:
         marks = [mark for mark in ask.marks if mark.end // CHARS_PER_TOKEN >= least]
         if not marks:
             return Cached()
-        ends = [end for end in ask.blocks if end <= marks[-1].end]
-        own = tuple(end for end in ends if end <= len(ask.fixed))
+        ends = ask.blocks[: bisect_right(ask.blocks, marks[-1].end)]
+        own = ends[: bisect_right(ends, len(ask.fixed))]
         fixed = self._fixed(ask, owner, own)
         keys = dict(zip(own, fixed.keys, strict=True)) | dict(fixed.beyond(ask.text, ends[len(own) :]))
         order = {end: at for at, end in enumerate(ends)}

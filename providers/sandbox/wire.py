@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,9 @@ from batch_jobs.models import Dialect
 
 Body = dict[str, Any]
 """Raw provider JSON."""
+
+ANY_JSON: Body = {"type": "object", "properties": {"answer": {"type": "string"}}}
+"""What an answer is like that has to be JSON, and of which nothing more is said."""
 
 SPOOL_BYTES = 1 << 20
 """Bodies above this go to a file, and files are read in such pieces."""
@@ -56,6 +59,11 @@ class Problem:
     param: str | None = None
     retry_after_seconds: float | None = None
     kind: str = ""
+
+
+def first_of(found: Iterable[Problem | None]) -> Problem | None:
+    """Give the first problem of a row of checks; those after it are not made."""
+    return next(filter(None, found), None)
 
 
 @dataclass(frozen=True, slots=True)

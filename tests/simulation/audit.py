@@ -12,11 +12,14 @@ import orjson
 
 from batch_jobs.models import AskKind
 from tests.simulation.asked import Asked
-from tests.simulation.lines import ENDS, MENDABLE, VALID, Fate, Said
+from tests.simulation.lines import ENDS, MENDABLE, Fate, Said
 from tests.simulation.violations import Kind, Violation
 
 _ONCE = frozenset({Fate.INVALID, Fate.TRUNCATED})
-_MAY_GO_ON: tuple[list[Fate], ...] = ([], [Fate.INVALID], [Fate.TRUNCATED], [Fate.INVALID, Fate.TRUNCATED])
+_ONCE_BY_CALLS = frozenset({Fate.INVALID})
+_AGAIN: tuple[list[Fate], ...] = ([], [Fate.INVALID], [Fate.TRUNCATED], [Fate.INVALID, Fate.TRUNCATED])
+_MAY_GO_ON = {AskKind.ANSWER: ([], [Fate.TRUNCATED]), AskKind.BUNDLE: _AGAIN, AskKind.JUDGE: _AGAIN}
+"""After which of these the very same request may be sent once more; a repair of a plain one quotes what was invalid."""
 _NOT_EXECUTED = frozenset({Fate.NOT_NOW, Fate.QUOTA})
 
 
@@ -94,31 +97,38 @@ class Audit:
             yield Violation(Kind.SENT_AGAIN, f"{event} was sent in {place} after {len(faults)} faulty answers")
         if faults and asked.quoted is None:
             yield Violation(Kind.SENT_AGAIN, f"{event} was sent again in {place} without what was wrong")
-        if asked.kind is AskKind.BUNDLE and any(
-            not self.by_calls or (h.said and h.said.fate not in _NOT_EXECUTED and h.counted) for h in mine
-        ):
+        if asked.kind is AskKind.BUNDLE and not all(map(self._came_to_nothing, mine)):
             yield Violation(Kind.SENT_AGAIN, f"{event} was sent again in {place}, together with others")
-        if not self.rules.judged:
-            return
+        if self.rules.judged:
+            yield from self._has_draft(event, mine, place)
+
+    def _came_to_nothing(self, handed: Handed) -> bool:
+        """Whether nothing of a bundle is known to our side, so that it is tried again as it was."""
+        return self.by_calls and (handed.said is None or handed.said.fate in _NOT_EXECUTED or not handed.counted)
+
+    def _has_draft(self, event: str, mine: Sequence[Handed], place: str) -> Iterator[Violation]:
+        """A draft is good until the judge rejects it."""
         for handed in mine:
             draft = handed.said and handed.said.gave(event)
-            if draft and not any(_is_verdict_on(h, draft, Fate.REJECTED) for h in self.history):
+            if draft and not any(_rejects(h, draft) for h in self.history):
                 yield Violation(
                     Kind.PAID_TWICE, f"{event} was sent in {place}, and its draft in {handed.place} is good"
                 )
 
     def _same_question(self, asked: Asked, job: str, place: str) -> Iterator[Violation]:
         """The very same request, whoever sent it."""
-        same = [h for h in self.history if h.said and h.asked.question == asked.question]
-        for handed in same:
-            if handed.said and handed.said.fate in VALID and (handed.said.texts or not handed.said.parts):
+        same = [(h, h.said) for h in self.history if h.said and h.asked.question == asked.question]
+        for handed, said in same:
+            if said.is_any_good:
                 yield Violation(Kind.PAID_TWICE, f"{asked.name} was sent in {place}, and {handed.place} answered it")
-        fates = [h.said.fate for h in same if h.job == job and h.said and not _is_quoted(asked, h.said)]
-        forgotten = self.forgiven(job, asked.event)  # with the failures all that was before them
-        once = [] if forgotten else [fate for fate in fates if fate in _ONCE]
-        if self.by_calls:
-            once = [fate for fate in once if fate is Fate.INVALID]
-        if once not in _MAY_GO_ON or (asked.kind is AskKind.ANSWER and Fate.INVALID in once):
+        fates = [said.fate for handed, said in same if handed.job == job and not _is_quoted(asked, said)]
+        if not self.forgiven(job, asked.event):  # with the failures all that was before them
+            yield from self._goes_on(asked, fates, place)
+
+    def _goes_on(self, asked: Asked, fates: Sequence[Fate], place: str) -> Iterator[Violation]:
+        """After what this job got for the very same request it is sent once more only where that may help."""
+        once = [fate for fate in fates if fate in (_ONCE_BY_CALLS if self.by_calls else _ONCE)]
+        if once not in _MAY_GO_ON[asked.kind]:
             yield Violation(Kind.SENT_AGAIN, f"{asked.name} was sent again in {place} after {list(map(str, fates))}")
         if Fate.TRUNCATED in once and not asked.widened:
             yield Violation(Kind.SENT_AGAIN, f"{asked.name} was cut off, and sent again in {place} with no more room")
@@ -135,9 +145,9 @@ def _is_fault(handed: Handed) -> bool:
     return fate is Fate.REJECTED or (fate is Fate.INVALID and handed.asked.kind is AskKind.ANSWER)
 
 
-def _is_verdict_on(handed: Handed, draft: str, fate: Fate) -> bool:
+def _rejects(handed: Handed, draft: str) -> bool:
     shown = handed.asked.kind is AskKind.JUDGE and orjson.loads(handed.asked.draft) == orjson.loads(draft)
-    return shown and handed.said is not None and handed.said.fate is fate
+    return shown and handed.said is not None and handed.said.fate is Fate.REJECTED
 
 
 def _is_quoted(asked: Asked, said: Said) -> bool:
@@ -169,6 +179,6 @@ def _quotes(asked: Asked, about: Sequence[Handed]) -> Iterator[Violation]:
 
 def _is_rejected(handed: Handed, text: str) -> bool:
     try:
-        return _is_verdict_on(handed, text, Fate.REJECTED)
+        return _rejects(handed, text)
     except orjson.JSONDecodeError:
         return False

@@ -158,17 +158,23 @@ def _check_items(books: Books) -> None:
 
 def _check_counted(books: Books, kept: Mapping[bytes, str]) -> None:
     """An answer, a draft, a verdict is in the cache before anybody counts it."""
+    for key, what in _counted(books):
+        if key not in kept:
+            raise Violation(Kind.NOT_IN_CACHE, what)
+
+
+def _counted(books: Books) -> Iterator[tuple[bytes, str]]:
+    """The key of everything that is counted, and what it is."""
     for row in books.items:
-        if row["outcome"] == Outcome.SUCCEEDED and row["fingerprint"] not in kept:
-            raise Violation(Kind.NOT_IN_CACHE, f"item {row['item']}")
+        if row["outcome"] == Outcome.SUCCEEDED:
+            yield row["fingerprint"], f"item {row['item']}"
     for event, draft in books.drafts.items():
-        if draft["draft"] is not None and draft["draft"] not in kept:
-            raise Violation(Kind.NOT_IN_CACHE, f"the draft of {event}")
+        if draft["draft"] is not None:
+            yield draft["draft"], f"the draft of {event}"
     results = {asked.custom_id: (asked, said) for batch, _ in books.adopted for asked, said in batch.results}
     for call in books.calls:
         for key, _ in _texts(books.world, *results[call["call_id"]]) if call["call_id"] in results else ():
-            if key not in kept:
-                raise Violation(Kind.NOT_IN_CACHE, f"what call {call['call_id'].partition('-')[2]} gave")
+            yield key, f"what call {call['call_id'].partition('-')[2]} gave"
 
 
 def _check_sent(books: Books) -> None:
@@ -198,11 +204,14 @@ def _check_outcome(books: Books, kept: Mapping[bytes, str], asked: Asked, said: 
         outcome = books.outcome_of[event]
         if is_final(world.rules, said, event) and outcome != Outcome.SUCCEEDED:
             raise Violation(Kind.LOST_ANSWER, f"{event} was answered in {place}: {outcome}")
-        mended = said.fate in MENDABLE and world.forgiven(books.plan.task_id, event)
-        if asked.kind is AskKind.BUNDLE or mended:
-            continue
-        if said.fate in ENDS and outcome != OUTCOMES[said.fate]:
+        if _is_end(books, asked, said, event) and outcome != OUTCOMES[said.fate]:
             raise Violation(Kind.OUTCOME, f"{asked.name} was {said.fate} in {place}: {outcome}")
+
+
+def _is_end(books: Books, asked: Asked, said: Said, event: str) -> bool:
+    """Whether it was an event's end: after a bundle each goes alone, and what is forgiven is sent again."""
+    forgiven = said.fate in MENDABLE and books.world.forgiven(books.plan.task_id, event)
+    return asked.kind is not AskKind.BUNDLE and said.fate in ENDS and not forgiven
 
 
 def _check_cost(books: Books) -> None:
@@ -268,15 +277,21 @@ def _check_rejected(books: Books, event: str) -> None:
     invalid = [s for a, s in about if s.fate is Fate.INVALID and a.kind is AskKind.ANSWER]
     if not rejected:
         raise Violation(Kind.OUTCOME, f"{event} ended as rejected, and no judge said so")
-    rules, job = books.world.rules, books.job
-    rounds = ROUNDS + (rules.rows > 1) + (1 + 2 * rules.repairs)
-    over = job["outcome"] == JobOutcome.CANCELLED or job["round"] - job["round_base"] + 1 >= rounds
-    if over or (books.mode is Mode.BATCH and books.world.client_time() - job["began"] > HOURS * 3600):
+    if _is_over(books):
         return
     repairs, repeated = books.drafts[event]["repairs"], event in books.world.server.model.repeated
-    if repairs < rules.repairs or (len(rejected) + len(invalid) <= repairs and not repeated):
+    if repairs < books.world.rules.repairs or (len(rejected) + len(invalid) <= repairs and not repeated):
         tried = f"{repairs} repairs, {len(rejected)} verdicts and {len(invalid)} faults"
         raise Violation(Kind.OUTCOME, f"{event} ended as rejected after {tried}")
+
+
+def _is_over(books: Books) -> bool:
+    """Whether nothing may be asked again: the job was cancelled, or it has no round or no time left."""
+    rules, job = books.world.rules, books.job
+    rounds = ROUNDS + (rules.rows > 1) + (1 + 2 * rules.repairs)
+    cancelled, used = job["outcome"] == JobOutcome.CANCELLED, job["round"] - job["round_base"] + 1
+    late = books.mode is Mode.BATCH and books.world.client_time() - job["began"] > HOURS * 3600
+    return any((cancelled, used >= rounds, late))
 
 
 def _check_batches(books: Books) -> None:
@@ -303,24 +318,33 @@ def _check_calls(books: Books, kept: Mapping[bytes, str]) -> None:
 
 def _check_output(books: Books, kept: Mapping[bytes, str]) -> None:
     """Each row once, in order, with its own answer or with a reason."""
-    plan, answered = books.plan, 0
     output = list(_output(books))
-    if [row["what"] for row in output] != plan.uploaded:
+    if [row["what"] for row in output] != books.plan.uploaded:
         raise Violation(Kind.OUTPUT, f"its rows are {[row['what'] for row in output]}")
-    for event, item, row in zip(plan.uploaded, plan.item_of_row, output, strict=True):
-        outcome = None if item is None else Outcome(books.outcome_of[plan.events[item]])
+    items = books.plan.item_of_row
+    outcomes = [None if item is None else Outcome(books.items[item]["outcome"]) for item in items]
+    for row, outcome in zip(output, outcomes, strict=True):
         if outcome is Outcome.SUCCEEDED:
-            answered += 1
-            mine = orjson.loads(kept[books.world.made.answers[event]])["summary"]
-            if (row["summary"], row["summarize_status"]) != (mine, "ok") or f"about {event}" not in mine:
-                raise Violation(Kind.MIXED_ROWS, f"the row of {event} says {row['summary']}")
-            continue
-        words = ["the prompt could not be made" if outcome is None else WORDS[outcome]]
-        if outcome in UNJUDGED and item is not None and books.drafts.get(plan.events[item], {}).get("draft"):
-            words.append("answered, but not judged any more")
-        if row["summary"] or not row["summarize_status"].startswith(tuple(f"failed: {said}" for said in words)):
-            raise Violation(Kind.OUTPUT, f"{event} is {outcome}: {row['summary']}, {row['summarize_status']}")
-    _check_view(books, answered)
+            _check_answer(books, kept, row)
+        else:
+            _check_reason(books, row, outcome)
+    _check_view(books, outcomes.count(Outcome.SUCCEEDED))
+
+
+def _check_answer(books: Books, kept: Mapping[bytes, str], row: dict[str, str]) -> None:
+    event = row["what"]
+    mine = orjson.loads(kept[books.world.made.answers[event]])["summary"]
+    if (row["summary"], row["summarize_status"]) != (mine, "ok") or f"about {event}" not in mine:
+        raise Violation(Kind.MIXED_ROWS, f"the row of {event} says {row['summary']}")
+
+
+def _check_reason(books: Books, row: dict[str, str], outcome: Outcome | None) -> None:
+    event = row["what"]
+    words = ["the prompt could not be made" if outcome is None else WORDS[outcome]]
+    if outcome in UNJUDGED and books.drafts.get(event, {}).get("draft"):
+        words.append("answered, but not judged any more")
+    if row["summary"] or not row["summarize_status"].startswith(tuple(f"failed: {said}" for said in words)):
+        raise Violation(Kind.OUTPUT, f"{event} is {outcome}: {row['summary']}, {row['summarize_status']}")
 
 
 def _check_view(books: Books, answered: int) -> None:

@@ -65,6 +65,11 @@ class Said:
     parts: Mapping[str, Fate] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_any_good(self) -> bool:
+        """Whether it is what was asked for; of several, for one of them at least."""
+        return self.fate in VALID and bool(self.texts or not self.parts)
+
     def fate_of(self, event: str) -> Fate:
         """How an event fared in it."""
         return self.parts.get(event, self.fate)

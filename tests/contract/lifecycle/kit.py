@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -398,41 +398,41 @@ class World:
         """The invariants, whatever happened before."""
         records = self.records
         assert len(records) == ITEMS
+        answered = {item: record for item, record in records.items() if record.outcome is Outcome.SUCCEEDED}
         if self.job.phase is Phase.DONE:
             assert all(record.outcome is not None for record in records.values())
-            self._check_output(records)
-        self._check_sent(records)
+            self._check_output(answered)
+        self._check_ends(answered)
+        self._check_sent()
         self._check_costs(calls_billed)
-        answered = [record.fingerprint for record in records.values() if record.outcome is Outcome.SUCCEEDED]
-        found = self.project.cache.get(answered)
+        found = self.project.cache.get([record.fingerprint for record in answered.values()])
         assert len(found) == len(answered), "an answer was counted that is not in the cache"
 
-    def _check_output(self, records: dict[int, items.ItemRecord]) -> None:
+    def _check_output(self, answered: Collection[int]) -> None:
         """Each row has its own answer or its own reason; every row is there, in order."""
         rows = self.output()
         assert [row["what"] for row in rows] == EVENTS
-        item_of = {row.row: row.item for row in read_rows(self.project.workspace.plan(self.task_id))}
-        for number, row in enumerate(rows):
-            item = item_of[number]
-            if item is not None and records[item].outcome is Outcome.SUCCEEDED:
+        for row, planned in zip(rows, read_rows(self.project.workspace.plan(self.task_id)), strict=True):
+            if planned.item in answered:
                 assert (row["summary"], row["summarize_status"]) == (f"about {row['what']}", "ok")
             else:
                 assert row["summary"] == ""
                 assert row["summarize_status"].startswith("failed: ")
         seen = view(self.project, self.task_id)
-        assert seen.succeeded + seen.failed == len(EVENTS) == seen.rows
-        assert seen.succeeded == sum(row["summarize_status"] == "ok" for row in rows)
+        succeeded = [row["summarize_status"] for row in rows].count("ok")
+        assert (seen.succeeded, seen.succeeded + seen.failed, seen.rows) == (succeeded, len(EVENTS), len(EVENTS))
 
-    def _check_sent(self, records: dict[int, items.ItemRecord]) -> None:
-        """set(sent) = answered + failed + open, and nothing was sent that the ledger does not know of."""
+    def _check_ends(self, answered: Collection[int]) -> None:
+        """Each item is answered, failed or open, and nothing else."""
         with self.project.ledger.read() as connection:
             counted = items.counts(connection, self.task_id)
             still_open = set(items.open_items(connection, self.task_id))
             failures = set(items.failures(connection, self.task_id))
-        answered = {item for item, record in records.items() if record.outcome is Outcome.SUCCEEDED}
-        assert still_open | failures | answered == set(records)
-        assert len(still_open) + len(failures) + len(answered) == ITEMS
+        assert sorted([*still_open, *failures, *answered]) == list(range(ITEMS))
         assert sum(counted[outcome] for outcome in [*Outcome, "open"]) == ITEMS
+
+    def _check_sent(self) -> None:
+        """Nothing was sent that the ledger does not know of."""
         sent = {sent.custom_id for batch in self.provider.batches.values() for sent in batch.requests}
         keys = {shard.shard_key: shard for shard in self.shards}
         assert {custom_id.rpartition("-i")[0] for custom_id in sent} <= set(keys)

@@ -76,51 +76,56 @@ class Loopback:
         return script if isinstance(script, Reply) else script(seen)
 
 
-def _handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = 1 << 16  # head and body in one packet; a delayed ACK would cost 40 ms a reply
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-        def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            url = urlsplit(self.path)
-            query = {name: values[0] for name, values in parse_qs(url.query).items()}
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            self._send(loopback.answer(Seen(self.command, url.path, query, headers, body)))
+    def __init__(self, loopback: Loopback) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.loopback = loopback
+        loopback.url = f"http://127.0.0.1:{self.server_port}"
 
-        do_GET = do_POST = do_DELETE = _serve
 
-        def _send(self, reply: Reply) -> None:
-            if reply.hang:
-                loopback.released.wait(30)
-            if reply.hang or reply.reset:
-                self.close_connection = True
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                return
-            content = reply.content()
-            respond = self.send_response_only if "Date" in reply.headers else self.send_response  # one clock a reply
-            respond(reply.status)
-            for name, value in {"Content-Type": "application/json", **reply.headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content) if reply.declared is None else reply.declared))
-            self.end_headers()
-            self.wfile.write(content)
-            self.close_connection = self.close_connection or reply.declared is not None
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16  # head and body in one packet; a delayed ACK would cost 40 ms a reply
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self._send(self.server.loopback.answer(Seen(self.command, url.path, query, headers, body)))
 
-    return Handler
+    do_GET = do_POST = do_DELETE = _serve
+
+    def _send(self, reply: Reply) -> None:
+        if reply.hang:
+            self.server.loopback.released.wait(30)
+        if reply.hang or reply.reset:
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        content = reply.content()
+        respond = self.send_response_only if "Date" in reply.headers else self.send_response  # one clock a reply
+        respond(reply.status)
+        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) if reply.declared is None else reply.declared))
+        self.end_headers()
+        self.wfile.write(content)
+        self.close_connection = self.close_connection or reply.declared is not None
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 @contextmanager
 def serving() -> Iterator[Loopback]:
     """Serve until the block ends."""
     loopback = Loopback()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(loopback))
-    server.daemon_threads = True
-    loopback.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = _Server(loopback)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
