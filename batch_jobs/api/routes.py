@@ -48,6 +48,7 @@ MEDIA_TYPES = {
     ".psv": "text/plain",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     ".jsonl": "application/jsonl",
+    ".ndjson": "application/x-ndjson",
     ".parquet": "application/vnd.apache.parquet",
 }
 _FAILURES = {
@@ -67,8 +68,8 @@ _LINKS: dict[str, Any] = {
 """Where to go with the `task_id` of an answer, for clients that are made from the OpenAPI document."""
 _FILE_NAME: dict[str, Any] = {
     "description": (
-        "The file part must have its name: the end of it says csv, tsv, psv, xlsx, jsonl, parquet, pdf, docx, txt "
-        "or md."
+        "The file part must have its name: the end of it says csv, tsv, psv, xlsx, jsonl, ndjson, parquet, pdf, docx, "
+        "txt or md."
     ),
     "required": True,
     "schema": {"type": "string"},
