@@ -84,7 +84,7 @@ def _done(project: Project, task_id: str) -> Job:
         job = jobs.get(connection, task_id)
     if job.phase is not Phase.DONE:
         raise WrongMoment(f"job {task_id} is not done yet ({job.phase}); ask again with: batch-jobs status {task_id}")
-    if job.plan is None:
+    if "items" not in (job.plan or {}):
         raise WrongMoment(f"job {task_id} was cancelled before it was planned: there is nothing to export")
     return job
 

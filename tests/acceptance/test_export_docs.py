@@ -125,6 +125,14 @@ def test_the_commands_of_the_page(cli: Cli, tmp_path: Path) -> None:
     assert (cli.folder / "answers.csv").is_file()
 
 
+def test_a_job_that_was_cancelled_before_it_was_planned(cli: Cli, tmp_path: Path) -> None:
+    case = ("--task", "summarize", "--data-case", "external_loss", "--json")
+    task_id = cli("stage", "ingest", "--file", write_csv(tmp_path / "losses.csv", losses(2)), *case).json["task_id"]
+    assert cli("cancel", task_id).code == 3
+    result = cli("export", task_id, "--format", "csv")
+    assert (result.code, "was cancelled before it was planned: there is nothing to export" in result.err) == (5, True)
+
+
 def test_what_can_not_be_exported(cli: Cli, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "losses.csv", losses(2))
     planned = cli.run(file, "--mode", "batch", "--detach")
