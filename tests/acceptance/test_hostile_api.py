@@ -25,7 +25,7 @@ NO_TABLE = b"a,b\n1,2\n"
 FIELDS = tuple(name for name in JobForm.model_fields if name != "file")
 USUAL = {"task": "summarize", "data_case": "external_loss", "mode": "concurrent"}
 _GENERATED = re.compile(
-    r"(\.incoming-)?[0-9a-f]{32}(/(upload\.(csv|tsv|psv|xlsx)|rows\.parquet|output\.(csv|tsv|psv|xlsx)|manifest\.json|job\.log"
+    r"(\.incoming-)?[0-9a-f]{32}(/(upload\.(csv|tsv|psv|xlsx)|rows\.parquet|config\.json|output\.(csv|tsv|psv|xlsx)|manifest\.json|job\.log"
     r"|calls\.jsonl|pool\.json|(plan|prompt|round-\d+)(/.*)?))?"
 )
 
