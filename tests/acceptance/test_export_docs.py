@@ -16,6 +16,7 @@ import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
+from tests.acceptance import api_kit
 from tests.acceptance.kit import Cli, Sandbox, losses, own_answer, sandbox_server, write_csv
 from tests.conftest import REPOSITORY
 
@@ -111,8 +112,16 @@ def test_the_commands_of_the_page(cli: Cli, tmp_path: Path) -> None:
     done = cli.run(write_csv(tmp_path / "losses.csv", losses(6)), "--mode", "batch")
     assert (done.code, config["tasks"]["summarize"]["output_columns"]) == (3, {"summary": "summary"})
     commands = "".join(re.findall(r"^```bash\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)).splitlines()
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
+        if command.startswith("curl"):
+            asked = re.fullmatch(r'curl -OJ "localhost:8000(\S+)"', command.replace("TASK_ID", done.json["task_id"]))
+            assert asked
+            with api_kit.serving(cli.folder, config=cli.folder / "config.json", **cli.environ) as server:
+                reply = server.get(asked[1])
+            assert 'filename="losses.summarize.export.parquet"' in reply.headers["Content-Disposition"]
+            assert reply.body == (tmp_path / "losses.summarize.export.parquet").read_bytes()
+            continue
         if command.startswith("batch-jobs"):
             result = cli(*shlex.split(command.replace("TASK_ID", done.json["task_id"]))[1:])
             assert result.code == 0, result.err
