@@ -18,8 +18,9 @@ WORKERS = 4
 DESCRIPTION = """Upload a table and get it back with new columns written by an LLM.
 
 `POST /jobs` answers with a `task_id`; ask `GET /jobs/{task_id}` until its `status` is `done`, then
-`GET /jobs/{task_id}/download`, and `GET /jobs/{task_id}/report` for a page that says how it went. Every error has one
-shape: `{"error": {"type", "message", "exit_code"}}`."""
+`GET /jobs/{task_id}/download`, `GET /jobs/{task_id}/export` for the rows with their ids in another format, and
+`GET /jobs/{task_id}/report` for a page that says how it went. Every error has one shape:
+`{"error": {"type", "message", "exit_code"}}`."""
 
 
 def create_app(project: Project, keys: Collection[bytes]) -> FastAPI:

@@ -38,7 +38,7 @@ class JobForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file: UploadFile = Field(
-        description="The table: csv, tsv, psv, xlsx, jsonl or parquet; or a document: pdf, docx, txt, md."
+        description="The table: csv, tsv, psv, xlsx, jsonl, ndjson or parquet; or a document: pdf, docx, txt, md."
     )
     task: str = Field(max_length=MAX_NAME_CHARS, description="A task of `GET /tasks`.", examples=["summarize"])
     data_case: str = Field(max_length=MAX_NAME_CHARS, description="One of its data cases.", examples=["external_loss"])

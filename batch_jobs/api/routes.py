@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from pathlib import PurePath
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -31,14 +30,16 @@ from batch_jobs.api.documents import (
 from batch_jobs.api.upload import claim_of, ordered
 from batch_jobs.errors import UserError
 from batch_jobs.lifecycle import control
-from batch_jobs.lifecycle.deliver import finished_file
+from batch_jobs.lifecycle.deliver import Finished, finished_file
+from batch_jobs.lifecycle.export import export_file
 from batch_jobs.lifecycle.manifest import iso
 from batch_jobs.lifecycle.project import Project
 from batch_jobs.lifecycle.receive import receive
 from batch_jobs.lifecycle.report.write import page_of
 from batch_jobs.lifecycle.schedule import Poller
 from batch_jobs.lifecycle.view import JobView, newest_views, view
-from batch_jobs.models import Status
+from batch_jobs.models import OutputShape, Status
+from batch_jobs.output.export import ExportFormat
 from batch_jobs.output.report_html import POLICY
 from batch_jobs.storage import events, jobs
 
@@ -48,6 +49,7 @@ MEDIA_TYPES = {
     ".psv": "text/plain",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     ".jsonl": "application/jsonl",
+    ".ndjson": "application/x-ndjson",
     ".parquet": "application/vnd.apache.parquet",
 }
 _FAILURES = {
@@ -62,23 +64,33 @@ _FAILURES = {
 }
 _LINKS: dict[str, Any] = {
     name: {"operationId": name, "parameters": {"task_id": "$response.body#/task_id"}}
-    for name in ("get_job", "get_events", "get_download", "get_report", "post_cancel", "post_resume")
+    for name in ("get_job", "get_events", "get_download", "get_export", "get_report", "post_cancel", "post_resume")
 }
 """Where to go with the `task_id` of an answer, for clients that are made from the OpenAPI document."""
 _FILE_NAME: dict[str, Any] = {
     "description": (
-        "The file part must have its name: the end of it says csv, tsv, psv, xlsx, jsonl, parquet, pdf, docx, txt "
-        "or md."
+        "The file part must have its name: the end of it says csv, tsv, psv, xlsx, jsonl, ndjson, parquet, pdf, docx, "
+        "txt or md."
     ),
     "required": True,
     "schema": {"type": "string"},
     "example": 'form-data; name="file"; filename="losses.csv"',
+}
+CELLS_CUT = "X-Cells-Cut"
+_CELLS_CUT: dict[str, Any] = {
+    "description": "Cells that were cut to the 32,767 characters that Excel holds; not sent where there are none.",
+    "schema": {"type": "integer", "minimum": 1},
 }
 _BEARER = HTTPBearer(auto_error=False, description="One of BATCH_JOBS_API_KEYS; not needed when none is set.")
 
 
 def _failing(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorDocument, "description": _FAILURES[status]} for status in statuses}
+
+
+def _files(*suffixes: str) -> dict[str, Any]:
+    """The content of a response that is a file."""
+    return {MEDIA_TYPES[suffix]: {"schema": {"type": "string", "format": "binary"}} for suffix in suffixes}
 
 
 def _project(request: Request) -> Project:
@@ -178,18 +190,56 @@ def get_job(task_id: TaskId, project: Opened) -> JobDocument:
     response_class=FileResponse,
     responses={
         200: {
-            "description": "The uploaded file with its new columns: `<name>.<task>.<ext>`.",
-            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+            "description": "The uploaded file with its new columns, `<name>.<task>.<ext>`, or a line a group, "
+            "`<name>.<task>.groups.<ext>`.",
+            "content": _files(*MEDIA_TYPES),
         },
-        **_failing(404, 409),
+        **_failing(404, 409, 507),
     },
 )
-def get_download(task_id: TaskId, project: Opened) -> FileResponse:
-    """Stream the finished file; 409 until the job is done."""
-    job, path = finished_file(project, task_id)
-    name = f"{PurePath(job.file_name).stem}.{job.task}{job.suffix}"
-    headers = {"Content-Disposition": _attachment(name)}
-    return FileResponse(path, media_type=MEDIA_TYPES[job.suffix], headers=headers)
+def get_download(
+    task_id: TaskId,
+    project: Opened,
+    shape: Annotated[
+        OutputShape,
+        Query(description="`rows`: your file plus columns. `groups`: a line a group, of jobs with one answer a group."),
+    ] = OutputShape.ROWS,
+) -> FileResponse:
+    """Stream the finished file; 409 until the job is done, 422 for a shape that it has not."""
+    return _file(finished_file(project, task_id, shape))
+
+
+@guarded.get(
+    "/jobs/{task_id}/export",
+    summary="Export the rows",
+    tags=["jobs"],
+    response_class=FileResponse,
+    responses={
+        200: {
+            "description": "The rows as a new table: `<name>.<task>.export.<format>`.",
+            "content": _files(*(f".{fmt}" for fmt in ExportFormat)),
+            "headers": {CELLS_CUT: _CELLS_CUT},
+        },
+        **_failing(404, 409, 507),
+    },
+)
+def get_export(
+    task_id: TaskId,
+    project: Opened,
+    fmt: Annotated[
+        ExportFormat,
+        Query(
+            alias="format",
+            description="`jsonl` and `parquet` keep the types of the answer's fields; the others hold texts.",
+            examples=["parquet"],
+        ),
+    ],
+) -> FileResponse:
+    """Stream a done job's rows with their ids and all fields of the answer; 409 until the job is done.
+
+    The file is made by the first request for it, which may take a minute for a million rows, and kept for the next.
+    """
+    return _file(export_file(project, task_id, fmt))
 
 
 @guarded.get(
@@ -295,6 +345,14 @@ def _document(seen: JobView) -> JobDocument:
     """A job's one object, with an address in place of the server's own path."""
     here = f"/jobs/{seen.task_id}/download" if seen.status is Status.DONE and seen.output else None
     return JobDocument(**{**seen.as_json(), "output": here})
+
+
+def _file(found: Finished) -> FileResponse:
+    """A file of the store, streamed, under the name that it has elsewhere; a part of it for a request with `Range`."""
+    headers = {"Content-Disposition": _attachment(found.name)}
+    if found.cut:
+        headers[CELLS_CUT] = str(found.cut)
+    return FileResponse(found.path, media_type=MEDIA_TYPES[found.path.suffix], headers=headers)
 
 
 def _attachment(name: str) -> str:

@@ -33,7 +33,7 @@ Examples:
     "file",
     required=True,
     metavar="PATH",
-    help="csv, tsv, psv, xlsx, jsonl or parquet; or a document: pdf, docx, txt, md.",
+    help="csv, tsv, psv, xlsx, jsonl, ndjson or parquet; or a document: pdf, docx, txt, md.",
 )
 @click.option("--task", required=True, help="A task of config.json, for example summarize.")
 @click.option("--data_case", "--data-case", required=True, help="One of its data cases, for example external_loss.")

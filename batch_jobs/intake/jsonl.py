@@ -1,4 +1,4 @@
-"""JSON Lines (jsonlines.org): one JSON object a line, in UTF-8. Every line is a row, its number that of the line.
+"""JSON Lines (jsonlines.org), or NDJSON: a JSON object a line, in UTF-8. A line is a row, its number that of the line.
 
 Columns are the keys of all lines, in the order in which they are first seen. A string is its own cell; numbers and
 whatever is nested are shown as their JSON text, digit for digit; null and a key that is not there are empty.

@@ -18,14 +18,14 @@ from batch_jobs.table import IntakeLimits, Table
 
 TEXT_EXTENSIONS = (".csv", ".tsv", ".psv")
 WORKBOOK_EXTENSION = ".xlsx"
-JSONL_EXTENSION = ".jsonl"
+JSONL_EXTENSIONS = (".jsonl", ".ndjson")
 PARQUET_EXTENSION = ".parquet"
-EXTENSIONS = (*TEXT_EXTENSIONS, WORKBOOK_EXTENSION, JSONL_EXTENSION, PARQUET_EXTENSION)
+EXTENSIONS = (*TEXT_EXTENSIONS, WORKBOOK_EXTENSION, *JSONL_EXTENSIONS, PARQUET_EXTENSION)
 HEAD_BYTES = 4096
 MAX_DIRECTORY_BYTES = 1024 * 1024
 MAX_TYPES_BYTES = 1024 * 1024
 
-_A_TABLE = "a .csv, .tsv, .psv, .xlsx, .jsonl or .parquet file"
+_A_TABLE = "a .csv, .tsv, .psv, .xlsx, .jsonl, .ndjson or .parquet file"
 _SAVE_AS = "Save it as .xlsx or as CSV UTF-8, and upload that"
 _EXPORT = "Export the table as .csv or .xlsx, and upload that"
 _UNPACK = "Unpack it, and upload the table that is in it"
@@ -107,6 +107,11 @@ _MARKUP: tuple[tuple[bytes, _Finding], ...] = (
     (b'{"', _JSON),
     (b'[{"', _JSON),
 )
+_AS_NAMED: dict[str, tuple[_Finding, ...]] = {
+    **dict.fromkeys(JSONL_EXTENSIONS, (_JSON,)),
+    PARQUET_EXTENSION: (_PARQUET, _BINARY),
+}
+"""What a file of that name may look like: its own reader judges it."""
 _NAMES: dict[str, _Finding] = {
     ".xls": _OLD_OFFICE,
     ".xlsm": _MACROS,
@@ -126,8 +131,8 @@ def open_table(path: Path, *, filename: str, sheet: str | None, limits: IntakeLi
 
     Raises:
         FileTooLarge: over `limits.max_bytes`.
-        FileRefused: when it is empty, something else than csv, tsv, psv, xlsx, jsonl or parquet, not what its name
-            says, or when its table can't be read without guessing.
+        FileRefused: when it is empty, something else than csv, tsv, psv, xlsx, jsonl, ndjson or parquet, not what its
+            name says, or when its table can't be read without guessing.
         UnknownName: when the workbook has no such sheet.
     """
     _check_size(path, filename, limits)
@@ -136,7 +141,7 @@ def open_table(path: Path, *, filename: str, sheet: str | None, limits: IntakeLi
     is_workbook = head.startswith(_ZIP)
     finding = _archive(path, head) if is_workbook else _foreign(path, head)
     extension = extension_of(filename)
-    if finding in {JSONL_EXTENSION: (_JSON,), PARQUET_EXTENSION: (_PARQUET, _BINARY)}.get(extension, ()):
+    if finding in _AS_NAMED.get(extension, ()):
         finding = None
     # An extension that is not taken is refused for what the content is, where that is known.
     finding = finding or _by_name(extension)
@@ -154,11 +159,13 @@ def open_table(path: Path, *, filename: str, sheet: str | None, limits: IntakeLi
 
 
 def _kind_name(extension: str) -> str:
-    return {JSONL_EXTENSION: "JSON Lines file", PARQUET_EXTENSION: "Parquet file"}.get(extension, "text table")
+    if extension in JSONL_EXTENSIONS:
+        return "JSON Lines file"
+    return "Parquet file" if extension == PARQUET_EXTENSION else "text table"
 
 
 def _open_sheetless(path: Path, filename: str, extension: str, limits: IntakeLimits) -> Table:
-    if extension == JSONL_EXTENSION:
+    if extension in JSONL_EXTENSIONS:
         from batch_jobs.intake.jsonl import open_jsonl
 
         return open_jsonl(path, filename=filename, limits=limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from batch_jobs.errors import UserError, WrongMoment
 from batch_jobs.lifecycle.finish import output_file
@@ -19,11 +20,33 @@ NAME_BYTES = 255
 """What file systems allow a name (ext4, xfs, APFS, NTFS in characters)."""
 
 
-def finished_file(project: Project, task_id: str) -> tuple[Job, Path]:
-    """A done job and its output file in the store.
+class Finished(NamedTuple):
+    """A file of a done job, as it lies in the store.
+
+    Attributes:
+        ending: of the name that people know it by, before and after a number: `.summarize`, `.csv`.
+        cut: cells that were cut to what a worksheet's cell holds.
+    """
+
+    job: Job
+    path: Path
+    ending: tuple[str, str]
+    cut: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called elsewhere: the upload's stem and the ending, as long as a name may be."""
+        ending = "".join(self.ending)
+        return f"{cut(Path(self.job.file_name).stem, NAME_BYTES - len(ending.encode()))}{ending}"
+
+
+def finished_file(project: Project, task_id: str, shape: OutputShape = OutputShape.ROWS) -> Finished:
+    """The output file of a done job in the store, of that shape.
 
     Raises:
         WrongMoment: not done yet, or cancelled before there was anything to write.
+        UserError: the job has no output of that shape.
+        StoreError: the disk is full, or the cache has lost an answer.
     """
     with project.ledger.read() as connection:
         job = jobs.get(connection, task_id)
@@ -32,7 +55,10 @@ def finished_file(project: Project, task_id: str) -> tuple[Job, Path]:
     path = output_file(project, job)
     if path is None:
         raise WrongMoment(f"job {task_id} was cancelled before anything was sent: there is no output file")
-    return job, path
+    if shape is OutputShape.GROUPS:
+        path = groups_file(project, job)
+        return Finished(job, path, (f".{job.task}.{shape}", path.suffix))
+    return Finished(job, path, (f".{job.task}", job.suffix))
 
 
 def deliver(
@@ -58,11 +84,7 @@ def deliver(
         WrongMoment: not done yet.
         UserError: `output` is a folder or lies in a folder that is not there; the job has no output of that shape.
     """
-    job, source = finished_file(project, task_id)
-    ending = f".{job.task}", job.suffix
-    if shape is OutputShape.GROUPS:
-        source = groups_file(project, job)
-        ending = f".{job.task}.{shape}", source.suffix
+    job, source, ending, _ = finished_file(project, task_id, shape)
     digest = sha256_of(source)
     if output is not None:
         check_target(output)

@@ -50,10 +50,11 @@ def groups_file(project: Project, job: Job) -> Path:
     if figures is None or figures.mode is not GroupMode.OUTPUT:
         raise UserError(_only_groups(job.task, job.data_case))
     target = project.workspace.groups(job.task_id, suffix_of(job.format, job.suffix))
-    if not target.exists():
-        header = _header(figures.columns, tuple(job.output_columns.values()))
-        with atomic_file(target) as handle:
-            write_group_table(handle, job.format, header, _lines(project, job))
+    with project.making(target):
+        if not target.exists():
+            header = _header(figures.columns, tuple(job.output_columns.values()))
+            with atomic_file(target) as handle:
+                write_group_table(handle, job.format, header, _lines(project, job))
     return target
 
 

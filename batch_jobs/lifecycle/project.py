@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from batch_jobs.config import BASE_URL_VARIABLES, ProviderEntry, Settings, load_settings, pick
 from batch_jobs.errors import ConfigError, KeyMissing
@@ -62,6 +63,7 @@ class Project:
     unknown_since: dict[str, float] = field(default_factory=dict)
     _connected: dict[str, Provider] = field(default_factory=dict)
     _throttles: dict[str, Throttle] = field(default_factory=dict)
+    _making: WeakValueDictionary[Path, threading.Lock] = field(default_factory=WeakValueDictionary)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def entry(self, provider: str) -> ProviderEntry:
@@ -104,6 +106,11 @@ class Project:
     def gate(self, job: Job) -> Gate:
         """What the single calls of a job's account and model pass, whichever job of this process makes them."""
         return self.gates.of(job.account, job.model, self.settings.concurrent, self.entry(job.provider).limits)
+
+    def making(self, path: Path) -> threading.Lock:
+        """Held while a file or folder is made on request, so that two requests at once make it once."""
+        with self._lock:
+            return self._making.setdefault(path, threading.Lock())
 
     def api_key(self, provider: str) -> str:
         """The provider's key.

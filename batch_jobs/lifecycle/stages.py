@@ -82,18 +82,24 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.inputs")
 
 
+def kept_notes(path: Path) -> dict[str, Any]:
+    """What `keep_inputs` noted beside an artefact; nothing where one of the two is not there, or can't be read."""
+    try:
+        found = orjson.loads(_beside(path).read_bytes()) if path.is_file() else None
+    except (OSError, ValueError):
+        return {}  # the artefact is made anew, and the old one archived
+    return found if isinstance(found, dict) else {}
+
+
 def kept_inputs(path: Path) -> str | None:
     """The sha256 of what an artefact was made from; None where it is not there, or that is not known."""
-    try:
-        found = orjson.loads(_beside(path).read_bytes()).get(INPUTS) if path.is_file() else None
-    except (OSError, ValueError, AttributeError):
-        return None  # the artefact is made anew, and the old one archived
+    found = kept_notes(path).get(INPUTS)
     return found if isinstance(found, str) else None
 
 
-def keep_inputs(path: Path, inputs: str) -> None:
+def keep_inputs(path: Path, inputs: str, **also: int) -> None:
     """Say beside an artefact what it was made from; last, so that a crash before it has it made anew."""
-    atomic_write(_beside(path), document({INPUTS: inputs}))
+    atomic_write(_beside(path), document({**also, INPUTS: inputs}))
 
 
 def is_current(path: Path, inputs: str) -> bool:

@@ -101,6 +101,10 @@ class Workspace:
         """The finished table with a line a group."""
         return self.output(task_id) / f"groups{suffix}"
 
+    def export(self, task_id: str, fmt: str) -> Path:
+        """The job's rows in another format; nothing but exports lies in its folder."""
+        return self.output(task_id) / "exports" / f"rows.{fmt}"
+
     def manifest(self, task_id: str) -> Path:
         """The job as documents people can open."""
         return self.output(task_id) / "manifest.json"

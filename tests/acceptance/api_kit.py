@@ -314,6 +314,7 @@ KINDS: dict[str, tuple[Callable[[Iterable[list[str]]], bytes], Callable[[bytes],
     "csv": (csv_bytes, csv_rows),
     "xlsx": (xlsx_bytes, xlsx_rows),
     "jsonl": (jsonl_bytes, jsonl_rows),
+    "ndjson": (jsonl_bytes, jsonl_rows),
     "parquet": (parquet_bytes, parquet_rows),
 }
 """How a table is written and read, by the ending of its name."""

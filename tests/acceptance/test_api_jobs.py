@@ -32,7 +32,10 @@ def quick_batches(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "mode"),
-    [*product(["csv", "xlsx"], ["batch", "concurrent"]), ("jsonl", "batch"), ("parquet", "concurrent")],
+    [
+        *product(["csv", "xlsx"], ["batch", "concurrent"]),
+        *(("jsonl", "batch"), ("ndjson", "concurrent"), ("parquet", "concurrent")),
+    ],
 )
 def test_a_table_comes_back_with_each_rows_own_answer(server: Server, kind: str, mode: str) -> None:
     mark = f"{kind[0]}{mode[0]}".upper()

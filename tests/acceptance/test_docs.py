@@ -76,6 +76,7 @@ def test_every_route_is_in_the_readme() -> None:
         "/jobs",
         "/jobs/{task_id}/events",
         "/jobs/{task_id}/report",
+        "/jobs/{task_id}/export",
         "/jobs/{task_id}/cancel",
         "/jobs/{task_id}/resume",
         "/tasks",

@@ -16,6 +16,7 @@ import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
+from tests.acceptance import api_kit
 from tests.acceptance.kit import Cli, Sandbox, losses, own_answer, sandbox_server, write_csv
 from tests.conftest import REPOSITORY
 
@@ -111,8 +112,16 @@ def test_the_commands_of_the_page(cli: Cli, tmp_path: Path) -> None:
     done = cli.run(write_csv(tmp_path / "losses.csv", losses(6)), "--mode", "batch")
     assert (done.code, config["tasks"]["summarize"]["output_columns"]) == (3, {"summary": "summary"})
     commands = "".join(re.findall(r"^```bash\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)).splitlines()
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
+        if command.startswith("curl"):
+            asked = re.fullmatch(r'curl -OJ "localhost:8000(\S+)"', command.replace("TASK_ID", done.json["task_id"]))
+            assert asked
+            with api_kit.serving(cli.folder, config=cli.folder / "config.json", **cli.environ) as server:
+                reply = server.get(asked[1])
+            assert 'filename="losses.summarize.export.parquet"' in reply.headers["Content-Disposition"]
+            assert reply.body == (tmp_path / "losses.summarize.export.parquet").read_bytes()
+            continue
         if command.startswith("batch-jobs"):
             result = cli(*shlex.split(command.replace("TASK_ID", done.json["task_id"]))[1:])
             assert result.code == 0, result.err
@@ -123,6 +132,14 @@ def test_the_commands_of_the_page(cli: Cli, tmp_path: Path) -> None:
         assert re.search(r"refused +│ +1 │ +0 ", shown), shown
     assert (tmp_path / "losses.summarize.export.parquet").is_file()
     assert (cli.folder / "answers.csv").is_file()
+
+
+def test_a_job_that_was_cancelled_before_it_was_planned(cli: Cli, tmp_path: Path) -> None:
+    case = ("--task", "summarize", "--data-case", "external_loss", "--json")
+    task_id = cli("stage", "ingest", "--file", write_csv(tmp_path / "losses.csv", losses(2)), *case).json["task_id"]
+    assert cli("cancel", task_id).code == 3
+    result = cli("export", task_id, "--format", "csv")
+    assert (result.code, "was cancelled before it was planned: there is nothing to export" in result.err) == (5, True)
 
 
 def test_what_can_not_be_exported(cli: Cli, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ NO_TABLE = b"a,b\n1,2\n"
 FIELDS = tuple(name for name in JobForm.model_fields if name != "file")
 USUAL = {"task": "summarize", "data_case": "external_loss", "mode": "concurrent"}
 _GENERATED = re.compile(
-    r"(\.incoming-)?[0-9a-f]{32}(/(upload\.(csv|tsv|psv|xlsx)|rows\.parquet|output\.(csv|tsv|psv|xlsx)|manifest\.json|job\.log"
+    r"(\.incoming-)?[0-9a-f]{32}(/(upload\.(csv|tsv|psv|xlsx)|rows\.parquet|config\.json|output\.(csv|tsv|psv|xlsx)|manifest\.json|job\.log"
     r"|calls\.jsonl|pool\.json|(plan|prompt|round-\d+)(/.*)?))?"
 )
 
@@ -190,12 +190,13 @@ def test_as_a_task_id_in_every_route(server: Server, line: Line) -> None:
     routes = [
         (how.upper(), path) for path, methods in document["paths"].items() for how in methods if "{task_id}" in path
     ]
-    assert len(routes) == 6
+    assert len(routes) == 7
     for number, name in enumerate(hostile.NAMES):
         once, *others = hostile.in_paths(name)
         asked = [(once, *route) for route in routes] + [(other, *routes[number % len(routes)]) for other in others]
         for segment, method, path in asked if name else ():
-            reply = line.ask(method, path.replace("{task_id}", segment))
+            query = "?format=csv" if path.endswith("/export") else ""
+            reply = line.ask(method, path.replace("{task_id}", segment) + query)
             assert _refused(reply, 404, 405) in {"JobNotFound", "NotFound", "MethodNotAllowed"}, (path, segment)
 
 
@@ -204,6 +205,18 @@ def test_as_a_number_or_a_word_in_a_query(line: Line) -> None:
         query = ("limit", "stuck", "limit=2&stuck")[number % 3]
         reply = line.ask("GET", f"/jobs?{query}={hostile.in_paths(name)[0]}")
         assert reply.status == 422 or name in {"true", "0", "-1", "NUL"}, (query, name, reply.body)
+
+
+def test_as_a_format_or_a_shape_of_a_file(server: Server, line: Line) -> None:
+    """Of a job that is done: what is no name of a list is refused before anything is made of it."""
+    task_id = server.start("a.csv", GOOD, mode="concurrent")
+    server.done(task_id)
+    before = api_kit.files_of(server.root / "batch_output")
+    for name in hostile.NAMES:
+        for query in ("export?format", "export?format=csv&format", "download?shape", "download?shape=rows&shape"):
+            reply = line.ask("GET", f"/jobs/{task_id}/{query}={hostile.in_paths(name)[0]}")
+            assert _refused(reply, 422) == "InvalidRequest", (query, name)
+    assert api_kit.files_of(server.root / "batch_output") == before
 
 
 @pytest.mark.parametrize("field", FIELDS)

@@ -39,19 +39,20 @@ def test_the_commands_and_the_file_of_the_page(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode", "layout"), [("jsonl", "batch", "packed"), ("parquet", "concurrent", "folders")]
+    ("kind", "mode", "layout"),
+    [("jsonl", "batch", "packed"), ("ndjson", "concurrent", "folders"), ("parquet", "concurrent", "folders")],
 )
 def test_both_ways_and_both_layouts(cli: Cli, tmp_path: Path, kind: str, mode: str, layout: str) -> None:
     rows = [{**row, "note": "two\nlines\r\nand more", "summary": "mine"} for row in losses(ROWS)]
     file = tmp_path / f"losses.{kind}"
-    if kind == "jsonl":
+    if kind != "parquet":
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     else:
         pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=5)
     done = cli.run(file, "--mode", mode, environ={"BATCH_JOBS__STORE__LAYOUT": layout})
     assert done.code == 0, done.err
     written = tmp_path / f"losses.summarize.{kind}"
-    if kind == "jsonl":
+    if kind != "parquet":
         lines = written.read_text("utf-8").splitlines()
         assert all(line.startswith(json.dumps(row)[:-1]) for row, line in zip(rows, lines, strict=True))
         found = [json.loads(line) for line in lines]

@@ -56,6 +56,21 @@ def test_columns_are_the_keys_of_all_lines_and_cells_their_json_text(tmp_path: P
     assert [block.num_rows for block in table.blocks(3)] == [3, 1]
 
 
+def test_ndjson_is_another_name_of_jsonl(tmp_path: Path) -> None:
+    """Whatever the reader says of a file, it says under both names; its own bytes decide all else."""
+    table = opened(tmp_path, b'{"id": 1}\r\n', name="A.NDJSON")
+    assert (table.format.kind, cells(table)) == (FileKind.JSONL, [("1",)])
+    with pytest.raises(FileRefused, match="a JSON Lines file has no sheets"):
+        open_table(tmp_path / "upload", filename="a.ndjson", sheet="Q3", limits=LIMITS)
+    for content in (b"id,text\n1,a\n", b'[{"id": 1}]', b"PAR1\x15\x04PAR1", b"PK\x03\x04 cut", b"<html>", b""):
+        said = []
+        for name in ("a.jsonl", "a.ndjson"):
+            with pytest.raises(FileRefused) as caught:
+                opened(tmp_path, content, name=name)
+            said.append(caught.value.message.replace(name, "a"))
+        assert said[0] == said[1]
+
+
 NESTED = b'{"a":' + b"[" * 3_000 + b"]" * 3_000 + b"}"
 
 
