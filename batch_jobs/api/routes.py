@@ -76,6 +76,8 @@ _FILE_NAME: dict[str, Any] = {
     "schema": {"type": "string"},
     "example": 'form-data; name="file"; filename="losses.csv"',
 }
+_CHARSETS = {"cp1252": "windows-1252"}
+"""What IANA calls an encoding that Python knows by another name."""
 CELLS_CUT = "X-Cells-Cut"
 _CELLS_CUT: dict[str, Any] = {
     "description": "Cells that were cut to the 32,767 characters that Excel holds; not sent where there are none.",
@@ -352,7 +354,10 @@ def _file(found: Finished) -> FileResponse:
     headers = {"Content-Disposition": _attachment(found.name)}
     if found.cut:
         headers[CELLS_CUT] = str(found.cut)
-    return FileResponse(found.path, media_type=MEDIA_TYPES[found.path.suffix], headers=headers)
+    media_type = MEDIA_TYPES[found.path.suffix]
+    if media_type.startswith("text/"):
+        media_type += f"; charset={_CHARSETS.get(found.encoding, found.encoding)}"
+    return FileResponse(found.path, media_type=media_type, headers=headers)
 
 
 def _attachment(name: str) -> str:

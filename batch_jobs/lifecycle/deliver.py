@@ -26,12 +26,14 @@ class Finished(NamedTuple):
     Attributes:
         ending: of the name that people know it by, before and after a number: `.summarize`, `.csv`.
         cut: cells that were cut to what a worksheet's cell holds.
+        encoding: Python codec name, of a text.
     """
 
     job: Job
     path: Path
     ending: tuple[str, str]
     cut: int = 0
+    encoding: str = "utf-8"
 
     @property
     def name(self) -> str:
@@ -57,8 +59,8 @@ def finished_file(project: Project, task_id: str, shape: OutputShape = OutputSha
         raise WrongMoment(f"job {task_id} was cancelled before anything was sent: there is no output file")
     if shape is OutputShape.GROUPS:
         path = groups_file(project, job)
-        return Finished(job, path, (f".{job.task}.{shape}", path.suffix))
-    return Finished(job, path, (f".{job.task}", job.suffix))
+        return Finished(job, path, (f".{job.task}.{shape}", path.suffix), encoding=job.format.encoding)
+    return Finished(job, path, (f".{job.task}", job.suffix), encoding=job.format.encoding)
 
 
 def deliver(

@@ -60,6 +60,19 @@ def test_a_table_comes_back_with_each_rows_own_answer(server: Server, kind: str,
     assert file.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "charset"), [("utf-8", "utf-8"), ("cp1252", "windows-1252"), ("utf-16", "utf-16-le")]
+)
+def test_a_text_says_the_encoding_that_it_came_in(server: Server, encoding: str, charset: str) -> None:
+    rows = [[*row[:-1], f"{row[-1]} in Zürich"] for row in api_kit.losses(3, "CH")]
+    content = api_kit.csv_bytes(rows).decode().encode(encoding)
+    task_id = server.start("zürich.csv", content, mode="concurrent")
+    server.done(task_id)
+    file = server.get(f"/jobs/{task_id}/download")
+    assert file.headers["Content-Type"] == f"text/csv; charset={charset}"
+    assert "Zürich" in file.body.decode(charset)
+
+
 def test_each_upload_is_a_job_of_its_own_and_known_answers_are_not_paid_twice(server: Server) -> None:
     content = api_kit.csv_bytes(api_kit.losses(3, "AGAIN"))
     first = server.start("a.csv", content, mode="batch")
