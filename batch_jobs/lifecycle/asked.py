@@ -1,21 +1,20 @@
 """Shards of requests that are made one by one: for several rows, about a draft, or again with what was wrong.
 
-Most shards are written straight from the plan (`batch_jobs.lifecycle.rounds`); these need the item's draft, too. What
-was answered before, for whatever job, is taken from the call cache instead of being sent.
+Most shards are written straight from the plan (`batch_jobs.lifecycle.rounds`); these need the item's draft, too.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from batch_jobs.lifecycle.admission import shard_limits
-from batch_jobs.lifecycle.asking import Ask, Asker, kind_of
-from batch_jobs.lifecycle.merger import Merger
+from batch_jobs.lifecycle.asking import Ask, Asker
 from batch_jobs.lifecycle.policy import WIDEN_FACTOR
+from batch_jobs.lifecycle.questions import Questions
 from batch_jobs.lifecycle.recording import record_shard
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.sides import side_of
@@ -32,7 +31,6 @@ from batch_jobs.storage.shards import custom_id, key_of
 from providers.connect import codec_for
 from providers.contract import Limits
 
-CHUNK = 1_000
 LINE_BYTES = 700
 """Around a row's request, also where it is alone in a bundle."""
 
@@ -45,14 +43,6 @@ def needs_asking(run: Run, job: Job) -> bool:
         return drafts.any_of(connection, job.task_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Open items by what is asked of them next, ascending, and how far each is."""
-
-    by_kind: dict[AskKind, list[int]]
-    drafts: dict[int, Draft]
-
-
 def make_asked(run: Run, job: Job, waiting: Sequence[int]) -> None:
     """Put open items into shards, a kind of request at a time.
 
@@ -60,51 +50,11 @@ def make_asked(run: Run, job: Job, waiting: Sequence[int]) -> None:
         Overtaken: an item is another job's by now.
     """
     with Asker(run.project, job) as asker:
-        found = go_on(run, job, asker, waiting)
-        for kind, chosen in found.by_kind.items():
-            _Maker(run, job, kind, asker, found.drafts).make(chosen)
-
-
-def go_on(run: Run, job: Job, asker: Asker, waiting: Sequence[int]) -> Waiting:
-    """Sort open items by what is asked of them next; what was answered before takes them a step further at once."""
-    while True:
-        with run.project.ledger.read() as connection:
-            known = drafts.some(connection, job.task_id, waiting)
-        by_kind = _sorted(run, job, waiting, known)
-        if job.rules.judge is None or not _take_known(run, job, asker, by_kind, known):
-            return Waiting(by_kind, known)
-        with run.project.ledger.read() as connection:
-            still = frozenset(items.open_items(connection, job.task_id))
-        waiting = [item for item in waiting if item in still]
-
-
-def _sorted(run: Run, job: Job, waiting: Sequence[int], known: Mapping[int, Draft]) -> dict[AskKind, list[int]]:
-    fresh = frozenset[int]()
-    if job.rules.rows_per_request > 1:
-        with run.project.ledger.read() as connection:
-            fresh = items.never_sent(connection, job.task_id)
-    by_kind: dict[AskKind, list[int]] = {}
-    for item in waiting:
-        by_kind.setdefault(kind_of(job, known.get(item), fresh=item in fresh), []).append(item)
-    return by_kind
-
-
-def _take_known(
-    run: Run, job: Job, asker: Asker, by_kind: Mapping[AskKind, Sequence[int]], known: Mapping[int, Draft]
-) -> bool:
-    """Go on with the items whose next request was answered before; returns whether there were any."""
-    merger = Merger(run, job, last_try=False, last_ask=False)
-    found = False
-    for kind, chosen in by_kind.items():
-        for start in range(0, len(chosen), CHUNK):
-            part = chosen[start : start + CHUNK]
-            calls = {item: asker.call(kind, item, known.get(item)) for item in part}
-            there = dict(zip(part, run.project.cache.known(calls.values()), strict=True))
-            answered = {item: calls[item] for item in part if there[item]}
-            if answered:
-                merger.take_known(kind, answered)
-                found = True
-    return found
+        questions = Questions(run, job, asker)
+        while waiting:
+            for kind, chosen in questions.by_kind(waiting).items():
+                _Maker(run, job, kind, asker, questions).make(chosen)
+            waiting = questions.moved()
 
 
 @dataclass
@@ -128,8 +78,8 @@ class _Written:
 class _Maker:
     """Makes the shards of one kind of request."""
 
-    def __init__(self, run: Run, job: Job, kind: AskKind, asker: Asker, known: Mapping[int, Draft]) -> None:
-        self.run, self.job, self.kind, self.asker, self.known = run, job, kind, asker, known
+    def __init__(self, run: Run, job: Job, kind: AskKind, asker: Asker, questions: Questions) -> None:
+        self.run, self.job, self.kind, self.asker, self.questions = run, job, kind, asker, questions
         self.side = side_of(job, kind)
         self.codec = codec_for(run.project.entry(self.side.provider).dialect, self.side.endpoint)
         with run.project.ledger.read() as connection:
@@ -139,20 +89,14 @@ class _Maker:
     def make(self, chosen: Sequence[int]) -> None:
         """Write and record as many shards as these items take, in order."""
         if self.kind is AskKind.BUNDLE:
-            for part in self._cut(chosen):
+            for part in self._cut(self.questions.unanswered(chosen)):
                 bundles = bundles_of(part, self.job.rules.rows_per_request)
                 self._write_all((self.asker.bundle(bundle) for bundle in bundles), None)
             return
-        self._write_all((self._single(item) for item in chosen), self.limits)
+        self._write_all(map(self._with_room, self.questions.asks(self.kind, chosen)), self.limits)
 
-    def _single(self, item: int) -> Ask:
-        draft = self.known.get(item)
-        if self.kind is AskKind.JUDGE:
-            assert draft is not None
-            ask = self.asker.judge(item, draft)
-        else:
-            ask = self.asker.answer(item, draft)
-        if item not in self.widened:
+    def _with_room(self, ask: Ask) -> Ask:
+        if ask.items[0] not in self.widened:
             return ask
         return ask._replace(body=self.codec.widen(ask.body, self.side.parameters.max_output_tokens * WIDEN_FACTOR))
 
@@ -204,7 +148,12 @@ class _Maker:
             written.tokens,
             [self.asker.fingerprint(item) for item in chosen],
         )
-        pairs = zip(written.items, written.calls, strict=True)
-        judged = self.job.rules.judge is not None
-        placed = [self.known.get(item, Draft(item))._replace(call=call) for item, call in pairs] if judged else []
+        placed = self._placed(written) if self.job.rules.judge is not None else []
         record_shard(self.run, self.side, number, self.kind, chosen, written.requests, file, placed)
+
+    def _placed(self, written: _Written) -> list[Draft]:
+        """Drafts that say under which calls the answers of a shard will be kept."""
+        with self.run.project.ledger.read() as connection:
+            known = drafts.some(connection, self.job.task_id, written.items)
+        calls = zip(written.items, written.calls, strict=True)
+        return [known.get(item, Draft(item))._replace(call=call) for item, call in calls]

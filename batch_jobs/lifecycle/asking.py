@@ -6,7 +6,7 @@ answer in the call cache where it was given before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -67,6 +67,7 @@ class Asker:
         self._prefix = _prefix(job)
         self._rows: RowReader | None = None
         self._clean = cleaner(self._spec.cleaning)
+        self._texts: dict[bytes, str] = {}
 
     def __enter__(self) -> Asker:
         return self
@@ -84,14 +85,20 @@ class Asker:
         """An item's own."""
         return self._items.item(item).fingerprint
 
-    def call(self, kind: AskKind, item: int, draft: Draft | None) -> bytes:
-        """Under which fingerprint the answer to an item's next request is kept."""
-        if kind is AskKind.BUNDLE:
-            return fingerprint(_prefix(self._job, self._job.rules.rows_per_request), self.planned(item))
-        if kind is AskKind.JUDGE:
-            assert draft is not None
-            return self.judge(item, draft).calls[0]
-        return self.answer(item, draft).calls[0]
+    def share(self, item: int) -> bytes:
+        """Under which fingerprint an item's part of an answer to several is kept."""
+        return fingerprint(_prefix(self._job, self._job.rules.rows_per_request), self.planned(item))
+
+    def look_up(self, found: Iterable[Draft]) -> None:
+        """Read the texts of drafts that are to be asked about next, at once."""
+        self._texts = self._project.cache.texts([draft.draft for draft in found if draft.draft is not None])
+
+    def ask(self, kind: AskKind, item: int, draft: Draft | None) -> Ask:
+        """Ask for an item's answer, or the judge about its draft."""
+        if kind is not AskKind.JUDGE:
+            return self.answer(item, draft)
+        assert draft is not None
+        return self.judge(item, draft)
 
     def bundle(self, items: Sequence[int]) -> Ask:
         """Ask for the answers of several items."""
@@ -137,14 +144,8 @@ class Asker:
     def _text(self, draft: Draft) -> str:
         if draft.draft is None:
             return draft.text or ""
-        return self._project.cache.texts([draft.draft])[draft.draft]
-
-
-def kind_of(job: Job, draft: Draft | None, *, fresh: bool) -> AskKind:
-    """What is asked next of an item; a fresh one was never sent."""
-    if draft is not None and (draft.step is AskKind.JUDGE or draft.feedback is not None):
-        return draft.step
-    return AskKind.BUNDLE if fresh and job.rules.rows_per_request > 1 else AskKind.ANSWER
+        known = self._texts.get(draft.draft)
+        return known if known is not None else self._project.cache.texts([draft.draft])[draft.draft]
 
 
 def _prefix(side: Job, rows_per_request: int = 1) -> bytes:

@@ -15,7 +15,7 @@ from typing import IO
 
 from batch_jobs.config import pick
 from batch_jobs.errors import ProviderError
-from batch_jobs.lifecycle.asked import go_on, needs_asking
+from batch_jobs.lifecycle.asked import needs_asking
 from batch_jobs.lifecycle.asking import Ask, Asker
 from batch_jobs.lifecycle.checking import checked_result, shared_out
 from batch_jobs.lifecycle.control import has_mass_error
@@ -28,6 +28,7 @@ from batch_jobs.lifecycle.pool.calls import Pool, Settled, Way
 from batch_jobs.lifecycle.pool.retries import Call
 from batch_jobs.lifecycle.pool.tell import Teller
 from batch_jobs.lifecycle.pool.tracker import Tracker
+from batch_jobs.lifecycle.questions import Questions
 from batch_jobs.lifecycle.run import Run
 from batch_jobs.lifecycle.settle import Step
 from batch_jobs.lifecycle.sharing import claim_calls
@@ -216,10 +217,8 @@ class _Requests:
         return self._call(found)
 
     def _ask(self, step: Step) -> Ask:
-        item = step.ending.item
-        if step.draft is not None and step.draft.step is AskKind.JUDGE:
-            return self._asker.judge(item, step.draft)
-        return self._asker.answer(item, step.draft)
+        kind = step.draft.step if step.draft is not None else AskKind.ANSWER
+        return self._asker.ask(kind, step.ending.item, step.draft)
 
     def _planned(self) -> Iterator[Call]:
         for planned in read_chosen(self._run.project.workspace.plan(self._job.task_id), self._waiting):
@@ -227,15 +226,15 @@ class _Requests:
             yield self._noted(Call(planned.item, body, len(body) / BYTES_PER_TOKEN + self._expected))
 
     def _asked(self) -> Iterator[Call]:
-        found = go_on(self._run, self._job, self._asker, self._waiting)
-        for kind, chosen in found.by_kind.items():
-            if kind is AskKind.BUNDLE:
-                bundles = bundles_of(chosen, self._job.rules.rows_per_request)
-                yield from (self._call(self._asker.bundle(bundle)) for bundle in bundles)
-            elif kind is AskKind.JUDGE:
-                yield from (self._call(self._asker.judge(item, found.drafts[item])) for item in chosen)
-            else:
-                yield from (self._call(self._asker.answer(item, found.drafts.get(item))) for item in chosen)
+        questions, waiting = Questions(self._run, self._job, self._asker), self._waiting
+        while waiting:
+            for kind, chosen in questions.by_kind(waiting).items():
+                if kind is AskKind.BUNDLE:
+                    bundles = bundles_of(questions.unanswered(chosen), self._job.rules.rows_per_request)
+                    yield from (self._call(self._asker.bundle(bundle)) for bundle in bundles)
+                else:
+                    yield from map(self._call, questions.asks(kind, chosen))
+            waiting = questions.moved()
 
     def _call(self, ask: Ask) -> Call:
         tokens = len(ask.body) / BYTES_PER_TOKEN + self._expected * len(ask.items)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, case, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from batch_jobs.models import AskKind, Verdict
@@ -60,6 +60,17 @@ def some(connection: Connection, task_id: str, chosen: Sequence[int]) -> dict[in
             draft = Draft._make(row)
             verdict = Verdict(draft.verdict) if draft.verdict else None
             found[draft.item] = draft._replace(step=AskKind(draft.step), verdict=verdict)
+    return found
+
+
+def steps(connection: Connection, task_id: str, chosen: Sequence[int]) -> dict[int, AskKind]:
+    """What is asked next of chosen items, as far as their drafts say so: the judge, or again with what was wrong."""
+    found: dict[int, AskKind] = {}
+    says = or_(drafts.c.step == AskKind.JUDGE.value, drafts.c.feedback.is_not(None))
+    for start in range(0, len(chosen), CHUNK):
+        part = drafts.c.item.in_(chosen[start : start + CHUNK])
+        query = select(drafts.c.item, drafts.c.step).where(drafts.c.task_id == task_id, part, says)
+        found.update((item, AskKind(step)) for item, step in connection.execute(query))
     return found
 
 

@@ -13,6 +13,7 @@ from batch_jobs.lifecycle import asked, checking, merger, passes
 from batch_jobs.lifecycle.asked import _Maker
 from batch_jobs.lifecycle.asking import Ask, Asker
 from batch_jobs.lifecycle.merger import Merger
+from batch_jobs.lifecycle.questions import Questions
 from batch_jobs.lifecycle.settle import failed, judged
 from batch_jobs.models import Verdict
 from batch_jobs.render.answers import OutputSchema
@@ -96,7 +97,7 @@ def drafts_are_recorded_late(patch: Patch) -> None:
 
     patch.setattr(drafts, "put", put_later)
     patch.setattr(Merger, "count", in_two_commits)
-    patch.setattr(asked, "_take_known", lambda *_: False)
+    patch.setattr(Questions, "_taken", lambda *_: ())
 
 
 def repairs_have_no_bound(patch: Patch) -> None:
