@@ -86,7 +86,8 @@ def deliver(
         WrongMoment: not done yet.
         UserError: `output` is a folder or lies in a folder that is not there; the job has no output of that shape.
     """
-    job, source, ending, _ = finished_file(project, task_id, shape)
+    found = finished_file(project, task_id, shape)
+    job, source, ending = found.job, found.path, found.ending
     digest = sha256_of(source)
     if output is not None:
         check_target(output)
