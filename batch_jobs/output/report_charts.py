@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_jobs.output.report_facts import Judged, Latency, Pace, ShardLine
 from batch_jobs.output.report_words import latency_text
-from batch_jobs.output.words import count, duration, figure
+from batch_jobs.output.words import brief, count, duration, figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,9 +111,9 @@ def answers_chart(pace: Pace) -> Chart:
     unit, total, so_far = _unit(pace.all), sum(pace.counts), [0]
     for number in pace.counts:
         so_far.append(so_far[-1] + number)
-    title = "Answers over time"
+    title = f"{pace.of.capitalize()}s over time"
     text = (
-        f"{count(total, 'answer')}: half of them after {duration(pace.half)}, "
+        f"{count(total, pace.of)}: half of them after {duration(pace.half)}, "
         f"nine tenths after {duration(pace.most)}, all after {duration(pace.all)}."
     )
 
@@ -122,7 +122,7 @@ def answers_chart(pace: Pace) -> Chart:
         axes.fill_between(edges, so_far, step="pre", color=SOFT, linewidth=0)
         axes.step(edges, so_far, where="pre", color=ACCENT, linewidth=2)
         _time_axis(axes, unit, pace.edges[-1])
-        _count_axis(axes, "answers so far")
+        _count_axis(axes, f"{pace.of}s so far")
 
     return Chart("answers", title, text, _svg("answers", title, draw))
 
@@ -133,7 +133,7 @@ def throughput_chart(pace: Pace) -> Chart:
     most = max(range(len(pace.counts)), key=pace.counts.__getitem__)
     title = "Throughput"
     text = (
-        f"At most {count(pace.counts[most], 'answer')} in {_span(span)}, {duration(pace.edges[most])} after the start; "
+        f"At most {count(pace.counts[most], pace.of)} in {brief(span)}, {duration(pace.edges[most])} after the start; "
         f"{60 * sum(pace.counts) / max(pace.all, 1.0):,.0f} a minute on average."
     )
 
@@ -141,13 +141,9 @@ def throughput_chart(pace: Pace) -> Chart:
         middles = [(edge + span / 2) / unit.seconds for edge in pace.edges[:-1]]
         axes.bar(middles, pace.counts, width=0.8 * span / unit.seconds, color=ACCENT)
         _time_axis(axes, unit, pace.edges[-1])
-        _count_axis(axes, f"answers in {_span(span)}")
+        _count_axis(axes, f"{pace.of}s in {brief(span)}")
 
     return Chart("throughput", title, text, _svg("throughput", title, draw))
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
 
 
 def latency_chart(latency: Latency) -> Chart:

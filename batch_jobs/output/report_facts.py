@@ -110,6 +110,7 @@ class Pace:
         edges: of equal spans of time, one more than there are `counts`.
         counts: answers that came in each span.
         half, most, all: until half, nine tenths, all of the answers had come.
+        of: what is counted: `answer`; or `call`, where one may bring several answers, or a judge's verdict.
     """
 
     edges: tuple[float, ...]
@@ -117,6 +118,7 @@ class Pace:
     half: float
     most: float
     all: float
+    of: str = "answer"
 
 
 @dataclass(frozen=True, slots=True)

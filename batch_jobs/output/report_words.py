@@ -155,9 +155,9 @@ def timing(report: Report) -> tuple[tuple[str, str], ...]:
         found.append(("done", when(report.done_at)))
     if report.pace is not None:
         found += [
-            ("half of the answers", f"after {duration(report.pace.half)}"),
+            (f"half of the {report.pace.of}s", f"after {duration(report.pace.half)}"),
             ("nine tenths", f"after {duration(report.pace.most)}"),
-            ("all answers", f"after {duration(report.pace.all)}"),
+            (f"all {report.pace.of}s", f"after {duration(report.pace.all)}"),
         ]
     return (*found, *report.way.pool)
 

@@ -186,6 +186,14 @@ def test_single_calls_are_told_by_how_long_they_took(told: Told, at_once: Told) 
     assert "How long calls took" not in told.html + told.markdown
 
 
+def test_where_a_call_is_not_a_row_calls_are_counted_over_time(told: Told, at_once: Told) -> None:
+    assert "80 calls: half of them after" in at_once.html
+    assert "Calls over time" in at_once.html
+    assert "- all calls: after" in at_once.markdown
+    assert "Answers over time" in told.html
+    assert "- all answers: after" in told.markdown
+
+
 def test_the_manifest_tells_counts_hashes_and_files(told: Told) -> None:
     (job,) = json.loads((told.folder / "manifest.json").read_text())["job"].values()
     items = {"total": 65, "from_cache": 5, "to_run": 60, "ok": 62, "failed": {"refused": 1, "errored": 2}, "open": 0}

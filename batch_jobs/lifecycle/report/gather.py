@@ -63,7 +63,8 @@ def gather(project: Project, task_id: str) -> Report:
         of_job = shards.of_job(connection, task_id)
         spends = tuple(Spend(*line) for line in statistics.spends(connection, task_id))
         begun = job.started_at or job.created_at
-        pace = pace_of(array("d", statistics.answer_times(connection, task_id)), begun)
+        alone = job.rules.judge is None and job.rules.rows_per_request == 1
+        pace = pace_of(array("d", statistics.answer_times(connection, task_id)), begun, "answer" if alone else "call")
         judged = _judged(connection, task_id)
         latency = latency_of(project, task_id, sum(spend.calls for spend in spends))
         way = _way(connection, job, of_job, begun, _pool(project, job, known=latency is not None))
@@ -152,12 +153,13 @@ def _entry(project: Project, job: Job, model: str) -> ModelEntry | None:
     return next((entry.models[model] for entry in (*own, *providers.values()) if model in entry.models), None)
 
 
-def pace_of(times: array[float], begun: float) -> Pace | None:
+def pace_of(times: array[float], begun: float, of: str = "answer") -> Pace | None:
     """When the answers came; None without any.
 
     Args:
         times: unix seconds, in any order.
         begun: unix seconds.
+        of: what they are the times of.
     """
     if not times:
         return None
@@ -168,7 +170,7 @@ def pace_of(times: array[float], begun: float) -> Pace | None:
     last = max(float(seconds[-1]), 1.0)
     counts, edges = np.histogram(seconds, bins=SPANS, range=(0.0, last))
     half, most = (float(seconds[int((len(seconds) - 1) * part)]) for part in (0.5, 0.9))
-    return Pace(tuple(edges.tolist()), tuple(counts.tolist()), half, most, float(seconds[-1]))
+    return Pace(tuple(edges.tolist()), tuple(counts.tolist()), half, most, float(seconds[-1]), of)
 
 
 def _pool(project: Project, job: Job, *, known: bool) -> tuple[tuple[str, str], ...]:
