@@ -240,6 +240,7 @@ class Merger:
             output_tokens=used.output_tokens,
             cost_usd=cost_of(used, self._prices[attempt.kind]),
             at=self.run.project.clock(),
+            kind=attempt.kind.value,
         )
 
     def _counted(self, checked: Checked, shard: Shard) -> Iterable[tuple[Any, ...]]:
@@ -257,6 +258,7 @@ class Merger:
             counted.output_tokens,
             counted.cost_usd,
             repeat(self.run.project.clock()),
+            repeat(shard.kind.value),
             strict=False,
         )
 

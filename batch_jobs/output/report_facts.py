@@ -29,9 +29,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What the calls of one model took; `outcome` is how they went."""
+    """What calls took of one model, for the same; `outcome` is how they went."""
 
     model: str
+    asks: str
     outcome: str
     calls: int
     input_tokens: int

@@ -94,11 +94,12 @@ def _percent(part: float, whole: float) -> str:
 
 
 def spends(costs: Costs) -> Grid:
-    """Calls, tokens and cost by model and by how the calls went."""
+    """Calls, tokens and cost by model, by what the calls were for and by how they went."""
     known = costs.paid_usd is not None
     lines = [
         (
             spend.model,
+            spend.asks,
             spend.outcome,
             f"{spend.calls:,}",
             f"{spend.input_tokens:,}",
@@ -109,9 +110,9 @@ def spends(costs: Costs) -> Grid:
         for spend in costs.spends
     ]
     total = f"{costs.calls:,}", f"{costs.input_tokens:,}", f"{costs.cached_tokens:,}", f"{costs.output_tokens:,}"
-    lines.append(("all", "", *total, exact(costs.paid_usd) if costs.paid_usd is not None else "?"))
-    head = ("model", "calls that", "number", "tokens in", "of these cached", "tokens out", "cost")
-    return Grid(head, tuple(lines), frozenset(range(2, 7)))
+    lines.append(("all", "", "", *total, exact(costs.paid_usd) if costs.paid_usd is not None else "?"))
+    head = ("model", "calls for", "that", "number", "tokens in", "of these cached", "tokens out", "cost")
+    return Grid(head, tuple(lines), frozenset(range(3, 8)))
 
 
 def exact(usd: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from batch_jobs.models import Price, Usage
+from batch_jobs.models import AskKind, Price, Usage
 from batch_jobs.storage.database import execute_many
 from batch_jobs.storage.schema import calls, jobs
 
@@ -32,6 +32,7 @@ class CallRecord(NamedTuple):
     output_tokens: int
     cost_usd: float
     at: float
+    kind: str = AskKind.ANSWER.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,16 @@ def spent(connection: Connection, task_id: str) -> Spent:
 def typical_output_tokens(
     connection: Connection, model: str, *, simulated: bool, last: int = 200, enough: int = ENOUGH_CALLS
 ) -> float | None:
-    """Mean output tokens of calls of the model's latest jobs, for estimates; None when there were too few to say.
+    """Mean output tokens of an answer in the model's latest jobs, for estimates; None when there were too few to say.
 
-    A rehearsal's calls say nothing about real ones, so the two are kept apart. Job by job, by the table's key: a job
-    may have a million calls.
+    Verdicts, and answers to several rows, are of other lengths; a rehearsal's calls say nothing about real ones. Job by
+    job, by the table's key: a job may have a million calls.
     """
     latest = select(jobs.c.task_id).where(jobs.c.model == model, jobs.c.simulated == int(simulated))
     found: list[int] = []
     for task_id in connection.execute(latest.order_by(jobs.c.created_at.desc()).limit(LATEST_JOBS)).scalars().all():
-        query = select(calls.c.output_tokens).where(calls.c.task_id == task_id).limit(last - len(found))
+        answers = calls.c.task_id == task_id, calls.c.kind == AskKind.ANSWER.value
+        query = select(calls.c.output_tokens).where(*answers).limit(last - len(found))
         found += connection.execute(query).scalars()
         if len(found) >= last:
             break

@@ -154,6 +154,7 @@ calls = Table(
     Column("output_tokens", Integer, nullable=False),
     Column("cost_usd", Float, nullable=False),
     Column("at", Float, nullable=False),
+    Column("kind", Text, nullable=False, server_default=text("'answer'")),
     sqlite_with_rowid=False,
 )
 

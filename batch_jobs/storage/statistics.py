@@ -39,12 +39,13 @@ def answer_times(connection: Connection, task_id: str) -> Iterator[float]:
     return (at for (at,) in _stream(connection, query))
 
 
-def spends(connection: Connection, task_id: str) -> list[tuple[str, str, int, int, int, int, float]]:
-    """Calls by model and outcome: (model, outcome, calls, input, cached, output tokens, USD)."""
+def spends(connection: Connection, task_id: str) -> list[tuple[str, str, str, int, int, int, int, float]]:
+    """Calls by what they asked for: (model, kind, outcome, calls, input, cached, output tokens, USD)."""
     sums = (calls.c.input_tokens, calls.c.cached_tokens, calls.c.output_tokens, calls.c.cost_usd)
-    query = select(calls.c.model, calls.c.outcome, func.count(), *map(func.sum, sums))
-    query = query.where(calls.c.task_id == task_id).group_by(calls.c.model, calls.c.outcome)
-    return list(_stream(connection, query.order_by(calls.c.model, func.count().desc(), calls.c.outcome)))
+    asked = calls.c.model, calls.c.kind, calls.c.outcome
+    query = select(*asked, func.count(), *map(func.sum, sums)).where(calls.c.task_id == task_id).group_by(*asked)
+    order = calls.c.model, calls.c.kind, func.count().desc(), calls.c.outcome
+    return list(_stream(connection, query.order_by(*order)))
 
 
 def ended_in_rounds(connection: Connection, task_id: str) -> dict[int, tuple[int, int]]:

@@ -186,6 +186,16 @@ def test_single_calls_are_told_by_how_long_they_took(told: Told, at_once: Told) 
     assert "How long calls took" not in told.html + told.markdown
 
 
+def test_what_the_judge_cost_stands_by_itself(at_once: Told) -> None:
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in at_once.markdown.splitlines()]
+    lines = {row[1]: row for row in cells if len(row) == 8 and row[2] == "succeeded"}
+    assert {kind: row[3] for kind, row in lines.items()} == {"answers": "40", "verdicts": "40"}
+    (total,) = [row for row in cells if row[:1] == ["all"] and len(row) == 8]
+    paid = [float(row[7].lstrip("$")) for row in (*lines.values(), total)]
+    assert min(paid) > 0
+    assert paid[2] == pytest.approx(paid[0] + paid[1], abs=1e-4)
+
+
 def test_where_a_call_is_not_a_row_calls_are_counted_over_time(told: Told, at_once: Told) -> None:
     assert "80 calls: half of them after" in at_once.html
     assert "Calls over time" in at_once.html

@@ -31,7 +31,9 @@ from batch_jobs.output.report_html import address, shown
 from batch_jobs.output.report_markdown import escaped
 from batch_jobs.output.words import share, when
 
-SPEND = Spend("m", "succeeded", calls=10, input_tokens=1_000, cached_tokens=250, output_tokens=100, cost_usd=0.5)
+SPEND = Spend(
+    "m", "answers", "succeeded", calls=10, input_tokens=1_000, cached_tokens=250, output_tokens=100, cost_usd=0.5
+)
 PRICE = PriceLine("m", Price(1, 2, 0.5), Price(2, 4, 1), "the list", date(2026, 11, 21))
 COSTS = Costs(Mode.BATCH, 0.5, 0.5, 1.0, (SPEND,), (PRICE,))
 REPORT = Report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -61,7 +62,7 @@ def gather(project: Project, task_id: str) -> Report:
         if job.plan is None or "items" not in job.plan:
             raise _too_early(job)
         of_job = shards.of_job(connection, task_id)
-        spends = tuple(Spend(*line) for line in statistics.spends(connection, task_id))
+        spends = tuple(_spend(*line) for line in statistics.spends(connection, task_id))
         begun = job.started_at or job.created_at
         alone = job.rules.judge is None and job.rules.rows_per_request == 1
         pace = pace_of(array("d", statistics.answer_times(connection, task_id)), begun, "answer" if alone else "call")
@@ -204,6 +205,10 @@ def _rounds(sent: Sequence[Shard], ended: Mapping[int, tuple[int, int]]) -> Iter
     for number in sorted({*(shard.round for shard in sent), *ended}):
         requests = [shard.requests for shard in sent if shard.round == number]
         yield RoundLine(number, len(requests), sum(requests), *ended.get(number, (0, 0)))
+
+
+def _spend(model: str, kind: str, *figures: Any) -> Spend:
+    return Spend(model, _ASKS[AskKind(kind)], *figures)
 
 
 _ASKS = {AskKind.ANSWER: "answers", AskKind.BUNDLE: "answers together", AskKind.JUDGE: "verdicts"}

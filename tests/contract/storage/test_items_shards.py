@@ -212,6 +212,7 @@ def test_typical_output_is_that_of_the_models_latest_jobs(ledger: Ledger) -> Non
         calls.add_all(connection, [a_call(1), a_call(2), a_call(3)])
         calls.add_all(connection, [a_call(number, task_id=newer) for number in (4, 5)])
         calls.add_all(connection, [a_call(99, task_id=other, model="other"), a_call(100, task_id=rehearsal)])
+        calls.add_all(connection, [a_call(number, kind=kind) for number, kind in ((6, "judge"), (7, "bundle"))])
         assert calls.typical_output_tokens(connection, "model-1", simulated=False, last=2, enough=2) == 45
         assert calls.typical_output_tokens(connection, "model-1", simulated=False, enough=5) == 30
         assert calls.typical_output_tokens(connection, "model-1", simulated=True, enough=1) == 1000
