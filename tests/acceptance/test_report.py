@@ -101,10 +101,6 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 def _judge(ledger: Path, task_id: str) -> None:
     """What a judge leaves in the ledger."""
     with sqlite3.connect(ledger) as connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS drafts (task_id TEXT, item INTEGER, step TEXT, call BLOB, text TEXT, "
-            "feedback TEXT, repairs INTEGER, verdict TEXT, score REAL, PRIMARY KEY (task_id, item)) WITHOUT ROWID"
-        )
         query = "SELECT item FROM items WHERE task_id = ? AND outcome = 'succeeded' ORDER BY item"
         for place, (item,) in enumerate(connection.execute(query, (task_id,)).fetchall()):
             said = ("reject", 0.3, "say <u>who</u> acted", 1) if place % 10 == 0 else ("accept", 1.0, None, 0)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from batch_jobs.errors import RateLimited
+from batch_jobs.lifecycle import questions
 from batch_jobs.lifecycle.advance import Came, advance
 from batch_jobs.models import ItemResult, Mode, Outcome
 from tests.contract.lifecycle.kit import (
@@ -172,6 +173,40 @@ def test_a_row_that_falls_out_of_its_bundle_is_not_asked_for_what_another_job_ha
     assert again.run() is Came.DONE
     assert [row["summarize_status"] for row in again.output()] == ["ok", "ok"]
     assert alone == {"event-0": 1, "event-1": 1}
+
+
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("mode", [Mode.BATCH, Mode.CONCURRENT])
+def test_chunk_by_chunk_only_what_was_never_answered_is_asked(
+    make: MakeJudged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, together: int
+) -> None:
+    monkeypatch.setattr(questions, "CHUNK", 2)
+    world = make(mode, {**JUDGED, "rows_per_request": together})
+    folder, asked, bad = tmp_path / "world-0", Counter[str](), {"event-1", "event-4"}
+
+    def text(sent: Sent) -> str:
+        if is_judge(sent):
+            asked["judge"] += 1
+            first = sent.event in bad
+            bad.discard(sent.event)
+            return REJECT if first else ACCEPT
+        records = re.findall(r'<record id="(\d+)">\n.*?(event-\d+)', sent.body["messages"][1]["content"])
+        asked["answer"] += len(records) or 1
+        if not records:
+            return answer_text(sent.event if sent.event in bad or asked["judge"] == 0 else f"{sent.event}, again")
+        return json.dumps({"results": [{"id": number, "summary": f"about {event}"} for number, event in records]})
+
+    answer_by(world, text)
+    assert world.run() is Came.DONE
+    assert asked == {"answer": len(EVENTS) + 2, "judge": len(EVENTS) + 2}
+    judge = folder / "prompt_lib" / "judge.yaml"
+    judge.write_text(judge.read_text().replace("You check.", "You check with care."))
+    for judged in (len(EVENTS), 0):  # of another judge, each draft; of a known one, nothing
+        asked.clear()
+        again = job_of(world, folder / "events.csv", mode)
+        assert again.run() is Came.DONE
+        assert (asked["answer"], asked["judge"]) == (0, judged)
+        assert [row["summarize_status"] for row in again.output()] == ["ok"] * len(EVENTS)
 
 
 def answer_by(world: World, text: Callable[[Sent], str]) -> None:
