@@ -161,9 +161,9 @@ def test_a_cancelled_job_and_a_job_under_way_are_no_findings(cli: Cli, tmp_path:
 
 @pytest.mark.parametrize("mode", ["batch", "concurrent"])
 def test_what_passes_in_a_running_or_killed_job_is_no_finding(cli: Cli, tmp_path: Path, mode: str) -> None:
-    file = write_csv(cli.folder / "a.csv", losses(300))
+    file = write_csv(cli.folder / "a.csv", losses(160))
     with sandbox_server(tmp_path / "s", {"batch_seconds": 1.0, "call_ms": 30}) as server:
-        limits = {"BATCH_JOBS__PROVIDERS__OPENAI__LIMITS__MAX_REQUESTS": "50"}
+        limits = {"BATCH_JOBS__PROVIDERS__OPENAI__LIMITS__MAX_REQUESTS": "30"}
         cli.environ = {**server.environ(), **limits, "BATCH_JOBS__CONCURRENT__MAX_WORKERS": "2"}
         case = ("--task", "summarize", "--data-case", "external_loss", "--mode", mode, "--yes")
         for kill_after in (1, 2, None):
@@ -176,7 +176,7 @@ def test_what_passes_in_a_running_or_killed_job_is_no_finding(cli: Cli, tmp_path
             process.kill()
             process.communicate()
             clean(cli("check-store", "--json"))
-    assert clean(cli("check-store", "--json"))["answers"] == 300
+    assert clean(cli("check-store", "--json"))["answers"] == 160
 
 
 def test_a_job_that_a_process_works_on_is_skipped_and_named(root: Root) -> None:

@@ -40,9 +40,10 @@ def mock_file(tmp_path_factory: pytest.TempPathFactory) -> MockFile:
 @pytest.mark.parametrize(
     ("mode", "provider", "kind", "rows"),
     [
-        *product(["batch"], DIALECTS, ["csv", "xlsx"], [ROWS]),
+        *product(["batch"], DIALECTS, ["csv"], [ROWS]),
+        *product(["batch"], DIALECTS, ["xlsx"], [FEW_ROWS]),
         *product(["concurrent"], DIALECTS, ["csv", "xlsx"], [FEW_ROWS]),
-        ("concurrent", "openai", "csv", ROWS),
+        ("concurrent", "openai", "xlsx", ROWS),
     ],
 )
 def test_every_row_gets_its_own_answer(
