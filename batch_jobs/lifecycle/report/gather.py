@@ -64,8 +64,7 @@ def gather(project: Project, task_id: str) -> Report:
         of_job = shards.of_job(connection, task_id)
         spends = tuple(_spend(*line) for line in statistics.spends(connection, task_id))
         begun = job.started_at or job.created_at
-        alone = job.rules.judge is None and job.rules.rows_per_request == 1
-        pace = pace_of(array("d", statistics.answer_times(connection, task_id)), begun, "answer" if alone else "call")
+        pace = pace_of(array("d", statistics.answer_times(connection, task_id)), begun, _counted(job))
         judged = _judged(connection, task_id)
         latency = latency_of(project, task_id, sum(spend.calls for spend in spends))
         way = _way(connection, job, of_job, begun, _pool(project, job, known=latency is not None))
@@ -152,6 +151,11 @@ def _entry(project: Project, job: Job, model: str) -> ModelEntry | None:
     providers = project.settings.providers
     own = [providers[job.provider]] if job.provider in providers else []
     return next((entry.models[model] for entry in (*own, *providers.values()) if model in entry.models), None)
+
+
+def _counted(job: Job) -> str:
+    """What the times of a job's calls are the times of."""
+    return "answer" if job.rules.judge is None and job.rules.rows_per_request == 1 else "call"
 
 
 def pace_of(times: array[float], begun: float, of: str = "answer") -> Pace | None:
