@@ -9,7 +9,7 @@ import click
 
 from batch_jobs.cli import show
 from batch_jobs.cli.options import Place, opened, project_options, say
-from batch_jobs.errors import EXIT_OK, ConfigError
+from batch_jobs.errors import EXIT_OK, ConfigError, UserError
 
 
 @click.command()
@@ -50,11 +50,15 @@ def serve(place: Place, host: str, port: int) -> int:
 def sandbox(port: int, host: str, state: str, behaviour: str | None, idle_exit: float | None) -> int:
     """Start the rehearsal server: the three providers' wire protocols, simulated answers, nothing billed."""
     from providers.sandbox.behaviour import Behaviour
+    from providers.sandbox.server import CannotServe
     from providers.sandbox.server import serve as serve_sandbox
 
     try:
         chosen = Behaviour.from_json(Path(behaviour).read_bytes()) if behaviour else Behaviour()
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{behaviour}: {error}") from error
-    serve_sandbox(host=host, port=port, state=Path(state), behaviour=chosen, idle_exit_seconds=idle_exit)
+    try:
+        serve_sandbox(host=host, port=port, state=Path(state), behaviour=chosen, idle_exit_seconds=idle_exit)
+    except CannotServe as error:
+        raise UserError(str(error)) from error
     return EXIT_OK

@@ -15,6 +15,7 @@ from batch_jobs.storage.workspace import Workspace
 
 IDLE_EXIT_SECONDS = 60
 START_SECONDS = 30.0
+ANSWER_SECONDS, BUSY_SECONDS = 5.0, 120.0
 LOOK_SECONDS = 0.05
 
 
@@ -22,12 +23,12 @@ def ensure_sandbox(workspace: Workspace) -> str:
     """The address of this root's sandbox, started if it does not run; its state is kept from one time to the next.
 
     Raises:
-        StoreError: it did not start; names its log.
+        StoreError: it did not start, or does not answer.
     """
     state = workspace.sandbox
     state.mkdir(parents=True, exist_ok=True)
     with system.exclusive_lock(state / "start.lock"):
-        url = _running(state)
+        url = _running(state) or _waited_for(state)
         return url if url is not None else _start(state)
 
 
@@ -36,11 +37,26 @@ def _running(state: Path) -> str | None:
 
     try:
         url = str(json.loads((state / "server.json").read_bytes())["url"])
-        with urllib.request.urlopen(f"{url}/sandbox/healthz", timeout=5) as reply:
+        with urllib.request.urlopen(f"{url}/sandbox/healthz", timeout=ANSWER_SECONDS) as reply:
             health = json.loads(reply.read())
     except (OSError, ValueError, KeyError):  # URLError is an OSError
         return None
     return url if health.get("simulated") is True else None
+
+
+def _waited_for(state: Path) -> str | None:
+    """The address of a sandbox that is there and does not answer at once: it is busy, or about to start or to end."""
+    from providers.sandbox.server import is_running
+
+    deadline = time.monotonic() + BUSY_SECONDS
+    while is_running(state):
+        url = _running(state)
+        if url is not None:
+            return url
+        if time.monotonic() > deadline:
+            raise StoreError(f"a sandbox uses {state} and does not answer. Stop it, then run the same command again")
+        time.sleep(LOOK_SECONDS)
+    return None
 
 
 def _start(state: Path) -> str:

@@ -23,10 +23,15 @@ from .app import create_app
 from .behaviour import Behaviour
 from .gate import Activity
 
-__all__ = ["SERVER_FILE", "base_url", "serve"]
+__all__ = ["SERVER_FILE", "CannotServe", "base_url", "is_running", "serve"]
 
 SERVER_FILE = "server.json"
+LOCK_FILE = "server.lock"
 GRACE_SECONDS = 2
+
+
+class CannotServe(Exception):
+    """The sandbox can't be started so: the host is not loopback, the folder or the port is taken."""
 
 
 def serve(*, host: str, port: int, state: Path, behaviour: Behaviour, idle_exit_seconds: float | None = None) -> None:
@@ -42,14 +47,12 @@ def serve(*, host: str, port: int, state: Path, behaviour: Behaviour, idle_exit_
         idle_exit_seconds: stop after so long without any request; None for never.
 
     Raises:
-        ValueError: the host is not loopback.
-        RuntimeError: another sandbox uses this state folder.
-        OSError: the port is taken.
+        CannotServe: the host is not loopback; another sandbox uses this state folder; the port is taken.
     """
     if not _is_loopback(host):
-        raise ValueError(f"The sandbox listens on loopback only, not on {host!r}. Use 127.0.0.1.")
+        raise CannotServe(f"The sandbox listens on loopback only, not on {host!r}. Use 127.0.0.1.")
     state.mkdir(parents=True, exist_ok=True)
-    with (state / "server.lock").open("w") as lock:
+    with (state / LOCK_FILE).open("w") as lock:
         _hold(lock, state)
         activity = Activity(time.monotonic())
         app = create_app(state, behaviour, activity=activity)
@@ -57,7 +60,7 @@ def serve(*, host: str, port: int, state: Path, behaviour: Behaviour, idle_exit_
         # asyncio turns Nagle's delay off only where the protocol is named: without it a reply takes 40 ms.
         with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
+            _bind(listener, host, port)
             config = uvicorn.Config(
                 app,
                 log_config=None,
@@ -83,7 +86,26 @@ def _hold(lock: IO[str], state: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RuntimeError(f"Another sandbox uses {state}: stop it, or give this one its own folder.") from None
+        raise CannotServe(f"Another sandbox uses {state}: stop it, or give this one its own folder.") from None
+
+
+def _bind(listener: socket.socket, host: str, port: int) -> None:
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise CannotServe(f"Port {port} of {host} can't be used: {error.strerror}. Give another --port.") from error
+
+
+def is_running(state: Path) -> bool:
+    """Whether a sandbox uses this folder, also one that is too busy to answer, or that is about to start or to end."""
+    try:
+        with (state / LOCK_FILE).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 class _Server(uvicorn.Server):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from providers.sandbox.behaviour import Behaviour, Fault, FaultKind
-from providers.sandbox.server import serve
+from providers.sandbox.server import CannotServe, serve
 from tests.contract.sandbox import kit
 from tests.contract.sandbox.kit import Server
 
@@ -32,7 +32,7 @@ def own(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.com", "::"])
 def test_only_loopback_is_served(tmp_path: Path, host: str) -> None:
-    with pytest.raises(ValueError, match="loopback"):
+    with pytest.raises(CannotServe, match="loopback"):
         serve(host=host, port=0, state=tmp_path, behaviour=Behaviour())
 
 
@@ -44,7 +44,7 @@ def test_it_says_where_it_is_and_cleans_up(own: Server) -> None:
     health = own.http.get(f"{own.url}/sandbox/healthz")
     assert health.json() == {"status": "ok", "simulated": True, "pid": own.process.pid}
     assert health.headers["x-simulated"] == "true"
-    with pytest.raises(RuntimeError, match="Another sandbox uses"):
+    with pytest.raises(CannotServe, match="Another sandbox uses"):
         serve(host="127.0.0.1", port=0, state=own.state, behaviour=Behaviour())
     own.end()
     assert not (own.state / "server.json").exists()
