@@ -75,7 +75,7 @@ def still_fetched(run: Run, job: Job, shard: Shard) -> Shard:
 
     Merged without them, their paid answers would count as missing, and be asked for again.
     """
-    gone = results_gone(run.project.workspace, shard)
+    gone = _gone(run.project.workspace, shard)
     if not gone:
         return shard
     with run.write() as connection:
@@ -84,7 +84,7 @@ def still_fetched(run: Run, job: Job, shard: Shard) -> Shard:
     return shard
 
 
-def results_gone(workspace: Workspace, shard: Shard) -> list[str]:
+def _gone(workspace: Workspace, shard: Shard) -> list[str]:
     """Names of a shard's raw result files that are not there as they were fetched."""
     folder = workspace.raw_results(shard.task_id, shard.round, shard.shard)
     sizes = (shard.results or {}).items()

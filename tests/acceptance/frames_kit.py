@@ -24,7 +24,7 @@ FAULTS = [
 
 def calls(sandbox: Sandbox) -> int:
     """How many calls were executed so far."""
-    return int(sandbox.ask("bill")["calls"])
+    return sandbox.billed
 
 
 def loss_frame(count: int) -> pd.DataFrame:

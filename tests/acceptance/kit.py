@@ -46,6 +46,11 @@ class Sandbox:
         with urllib.request.urlopen(f"{self.url}/sandbox/{path}", timeout=10) as reply:
             return json.loads(reply.read())
 
+    @property
+    def billed(self) -> int:
+        """Calls that it has executed and billed so far."""
+        return int(self.ask("bill")["calls"])
+
     def put_behaviour(self, behaviour: dict[str, Any]) -> None:
         """Change what it does, from now on."""
         body = json.dumps(behaviour).encode()

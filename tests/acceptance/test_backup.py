@@ -58,11 +58,6 @@ def known_to(cache: Path) -> int:
     return int(number)
 
 
-def calls(server: Sandbox) -> int:
-    """Calls that the sandbox has executed and billed."""
-    return int(server.ask("bill")["calls"])
-
-
 def under_way(cli: Cli, server: Sandbox, mode: str) -> subprocess.Popen[str]:
     """A job of 200 rows that has got to the middle."""
     case = ("--task", "summarize", "--data-case", "external_loss", "--mode", mode, "--yes")
@@ -71,7 +66,7 @@ def under_way(cli: Cli, server: Sandbox, mode: str) -> subprocess.Popen[str]:
     if mode == "batch":
         wait_until(lambda: job_phase(cli) == "running" and sorted(shard_states(cli)) == states)
     else:
-        wait_until(lambda: job_phase(cli) == "running" and calls(server) > ROWS // 4)
+        wait_until(lambda: job_phase(cli) == "running" and server.billed > ROWS // 4)
     return process
 
 
@@ -93,7 +88,7 @@ def test_a_backup_while_running_is_restored_checked_and_finished(cli: Cli, tmp_p
         assert shell(cli, commands("Back up"), PROJECT=cli.folder, BACKUP=backup).code != 0  # never written over
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        paid, known = calls(server), known_to(backup / "store" / "call_cache.sqlite")
+        paid, known = server.billed, known_to(backup / "store" / "call_cache.sqlite")
 
         back = shell(cli, commands("Restore"), BACKUP=backup, RESTORED=restored)
         assert back.code == 0, back.out + back.err
@@ -102,11 +97,11 @@ def test_a_backup_while_running_is_restored_checked_and_finished(cli: Cli, tmp_p
         check_finished(Cli(restored, cli.environ), cli, tmp_path / "out.csv")
 
         if mode == "batch":
-            assert calls(server) == ROWS + 10  # every batch was known to the backup: none is paid twice
+            assert server.billed == ROWS + 10  # every batch was known to the backup: none is paid twice
             assert server.ask("creates")["total"] == 5
         else:  # only what was answered after the cache's copy is asked again, and what was in flight at the kill
             asked_again = ROWS + 10 - known
-            assert asked_again <= calls(server) - paid <= asked_again + WORKERS
+            assert asked_again <= server.billed - paid <= asked_again + WORKERS
 
 
 def check_finished(restored: Cli, old: Cli, output: Path) -> None:

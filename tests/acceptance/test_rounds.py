@@ -27,9 +27,9 @@ def run_with(cli: Cli, server: Sandbox, provider: str, *faults: dict[str, Any], 
     """One batch job of 60 rows against a sandbox with these faults."""
     file = write_csv(cli.folder / "a.csv", losses(ROWS))
     server.put_behaviour({"batch_seconds": 0.1, "faults": list(faults)})
-    before = server.ask("bill")["calls"]
+    before = server.billed
     result = cli.run(file, "--mode", "batch", "--provider", provider, environ={**server.environ(), **more})
-    return Ran(result, server.ask("bill")["calls"] - before)
+    return Ran(result, server.billed - before)
 
 
 def event_names(cli: Cli) -> list[str]:

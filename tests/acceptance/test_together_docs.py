@@ -14,11 +14,6 @@ ROWS, TOGETHER = 42, 5
 CASE = ("--task", "summarize_together", "--data-case", "external_loss", "--yes", "--json")
 
 
-def billed(server: Sandbox) -> int:
-    """Calls that a sandbox has executed."""
-    return int(server.ask("bill")["calls"])
-
-
 @pytest.fixture
 def project(cli: Cli) -> Cli:
     follow(cli, "together.md")
@@ -34,16 +29,16 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
 def test_the_task_of_the_page_runs(project: Cli, changing: Sandbox, file: Path, provider: str, mode: str) -> None:
     cli, output = Cli(project.folder, changing.environ()), project.folder / "out.csv"
-    before = billed(changing)
+    before = changing.billed
     result = cli("run", "--file", file, *CASE, "--provider", provider, "--mode", mode, "--output", output)
     assert result.code == 0, result.err
     rows = read_csv(output)
     assert [row["id"] for row in rows] == [row["id"] for row in losses(ROWS)]
     assert all(row["summarize_together_status"] == "ok" and own_answer(row) for row in rows)
-    assert billed(changing) - before == -(-ROWS // TOGETHER)
+    assert changing.billed - before == -(-ROWS // TOGETHER)
     assert cli("check-store").code == 0
     again = cli("run", "--file", file, *CASE, "--provider", provider, "--mode", mode, "--output", output)
-    assert (again.json["sent"], billed(changing) - before) == (0, -(-ROWS // TOGETHER))
+    assert (again.json["sent"], changing.billed - before) == (0, -(-ROWS // TOGETHER))
 
 
 @pytest.mark.parametrize("mode", ["batch", "concurrent"])
@@ -52,7 +47,7 @@ def test_a_row_that_goes_wrong_goes_alone(project: Cli, changing: Sandbox, file:
     fault = {"kind": kind, "match": "results", "times": 3}
     changing.put_behaviour({"batch_seconds": 0.1, "faults": [fault]})
     cli, output = Cli(project.folder, changing.environ()), project.folder / "out.csv"
-    before = billed(changing)
+    before = changing.billed
     result = cli("run", "--file", file, *CASE, "--mode", mode, "--output", output)
     assert result.code == 0, result.err
     rows = read_csv(output)
@@ -61,7 +56,7 @@ def test_a_row_that_goes_wrong_goes_alone(project: Cli, changing: Sandbox, file:
     if kind == "item_truncated":
         again = {3 * TOGETHER, 2 * TOGETHER + ROWS % TOGETHER}  # of all three, or of the last one, too
     bundles = -(-ROWS // TOGETHER)
-    assert billed(changing) - before - bundles in again
+    assert changing.billed - before - bundles in again
     assert cli("check-store").code == 0
 
 
